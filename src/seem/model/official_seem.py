@@ -1,0 +1,319 @@
+"""The official SEEM network: image encoder, pixel decoder, text encoder and prompt decoder (SPEC section 1).
+
+It answers the same calls as ``seem.model.seem.SEEM``, so whatever holds a network can hold this one.
+
+By default nothing is random and padding is not attended. Every object is a batch row of its own, so several objects
+in one call give what each gives alone; v1's way of packing objects into one row, with random queries and memories, is
+there for parity only (``official_quirks=True`` and ``OfficialDecoder``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seem.model.attention_rules import GROUNDING, OBJECT, SPATIAL, TEXT_TO_SPATIAL
+from seem.model.clip_text_encoder import ClipTextEncoder, unit
+from seem.model.config import ImageConfig
+from seem.model.deformable_pixel_decoder import DeformablePixelDecoder, DeformablePixelDecoderConfig
+from seem.model.fpn_pixel_decoder import FPNPixelDecoder
+from seem.model.image_encoder.davit import DaViT, DaViTConfig
+from seem.model.image_encoder.focalnet import FocalNet, FocalNetConfig
+from seem.model.image_encoder.sam_vit import SamViT
+from seem.model.official_config import ImageEncoderConfig, OfficialConfig
+from seem.model.official_decoder import DecoderPrompts, OfficialDecoder, PreparedImage, mask_logits
+from seem.model.official_postprocess import mean_probability
+from seem.model.official_visual_sampler import (
+    Draws,
+    EvenDraws,
+    OfficialDraws,
+    Strokes,
+    VisualTokens,
+    join_tokens,
+    rasterise,
+    read_at,
+    stack_tokens,
+)
+from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
+from seem.model.seem import Decoded, ObjectQueries, TextFeatures
+
+CANDIDATES = 3  # masks per object, best match first: v1's number of queries per prompt
+TEXT_CACHE = 4096
+BACKGROUND = "background"  # the class that means "nothing of these"
+
+
+@dataclass(eq=False)
+class OfficialFeatures:
+    """One encoded image.
+
+    Attributes:
+        mask_features: (1, C, H/4, W/4) of the padded image.
+        maps: three maps (1, C, h, w) at strides 32, 16, 8.
+        prepared: what every decode reads, projected once.
+        size: (h, w) encoded and unpadded.
+    """
+
+    mask_features: Tensor
+    maps: tuple[Tensor, ...]
+    prepared: PreparedImage
+    size: tuple[int, int]
+    objects: ObjectQueries | None = None  # of the prompt-free decode, once it has run
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """Size of mask logits: stride 4 of the unpadded image."""
+        return -(-self.size[0] // 4), -(-self.size[1] // 4)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What is saved or sent, in half precision."""
+        named = {"mask_features": self.mask_features} | {f"map{i}": m for i, m in enumerate(self.maps)}
+        return {name: t.detach().to(torch.float16).cpu().contiguous() for name, t in named.items()}
+
+    @staticmethod
+    def from_tensors(network: OfficialSEEM, tensors: dict[str, Tensor], size: tuple[int, int]) -> OfficialFeatures:
+        """Inverse of ``to_tensors``; raises ValueError for missing, extra or misshapen tensors."""
+        h, w = padded_size(size, network.config.image)
+        dim = network.config.prompt_decoder.dim
+        strides = {"mask_features": 4, "map0": 32, "map1": 16, "map2": 8}
+        if set(tensors) != set(strides):
+            raise ValueError(f"scene tensors are {sorted(tensors)}; expected {sorted(strides)}")
+        for name, stride in strides.items():
+            want = (1, dim, h // stride, w // stride)
+            if tuple(tensors[name].shape) != want:
+                raise ValueError(f"scene tensor {name} has shape {tuple(tensors[name].shape)}; expected {want}")
+            if not tensors[name].is_floating_point() or not bool(torch.isfinite(tensors[name]).all()):
+                raise ValueError(f"scene tensor {name} is not finite floating point")
+        on_device = {name: t.to(network.device, torch.float32) for name, t in tensors.items()}
+        return network.project(on_device.pop("mask_features"), list(on_device.values()), size)
+
+
+class OfficialSEEM(nn.Module):
+    """The network of one variant; ``OFFICIAL_VARIANTS`` has the configurations.
+
+    Args:
+        official_quirks: take the official random draws (points beyond 512, v1's queries and memories, from
+            PyTorch's generator) and let padding be attended, as their code does.
+    """
+
+    def __init__(self, config: OfficialConfig, official_quirks: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.official_quirks = official_quirks
+        self.image_encoder = build_image_encoder(config.image_encoder)
+        channels = self.image_encoder.channels
+        self.pixel_decoder: FPNPixelDecoder | DeformablePixelDecoder
+        if isinstance(config.pixel_decoder, DeformablePixelDecoderConfig):
+            self.pixel_decoder = DeformablePixelDecoder(channels, config.pixel_decoder)
+        else:
+            self.pixel_decoder = FPNPixelDecoder(channels, config.pixel_decoder)
+        self.text_encoder = ClipTextEncoder(config.text_encoder)
+        self.decoder = OfficialDecoder(config.prompt_decoder, config.semantics)
+        self._texts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._classes: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.text_encoder.logit_scale.device
+
+    def _draws(self) -> Draws:
+        if self.official_quirks:
+            return OfficialDraws(per_prompt=self.config.semantics.queries_per_prompt is not None)
+        return EvenDraws()
+
+    # ---- image ----------------------------------------------------------------------------------------------------
+
+    def encode_image(self, pixels: Tensor, size: tuple[int, int]) -> OfficialFeatures:
+        """(1, 3, H, W) normalised and padded; ``size`` is the unpadded (h, w)."""
+        mask_features, maps = self.pixel_decoder(self.image_encoder(pixels))
+        return self.project(mask_features, maps, size)
+
+    def project(self, mask_features: Tensor, maps: Sequence[Tensor], size: tuple[int, int]) -> OfficialFeatures:
+        """What every prompt reads, computed once."""
+        prepared = self.decoder.prepare(mask_features, maps, None if self.official_quirks else size)
+        return OfficialFeatures(mask_features, tuple(maps), prepared, size)
+
+    # ---- text -----------------------------------------------------------------------------------------------------
+
+    def encode_text(self, texts: Sequence[str]) -> TextFeatures:
+        """Phrases -> joint space; results are kept (LRU)."""
+        rows = [self._text(text) for text in texts]
+        tokens = nn.utils.rnn.pad_sequence([t for _, t in rows], batch_first=True)
+        lengths = torch.tensor([len(t) for _, t in rows], device=tokens.device)
+        mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        return TextFeatures(torch.stack([s for s, _ in rows]), tokens, mask)
+
+    def _text(self, text: str) -> tuple[Tensor, Tensor]:
+        """Sentence (D,) of length 1 and the tokens (T, D) of one phrase."""
+        if text not in self._texts:
+            sentences, tokens, mask = self.text_encoder.encode([text])
+            self._texts[text] = (unit(sentences[0]), tokens[0][mask[0]])
+            if len(self._texts) > TEXT_CACHE:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(text)
+        return self._texts[text]
+
+    def class_table(self, names: Sequence[str], background: bool = True) -> Tensor:
+        """Class names through the 81 templates -> (K, D), or (K + 1, D) with "nothing of these" last; kept."""
+        wanted = [*names, BACKGROUND] if background else list(names)
+        for name in wanted:
+            if name not in self._classes:
+                self._classes[name] = self.text_encoder.encode_classes([name])[0]
+        return torch.stack([self._classes[name] for name in wanted])
+
+    def class_logits(self, embeddings: Tensor, text: Tensor) -> Tensor:
+        """(…, D) x (K, D) -> (…, K), at the learned temperature."""
+        return self.text_encoder.logit_scale.exp() * unit(embeddings) @ text.T
+
+    # ---- prompts --------------------------------------------------------------------------------------------------
+
+    def decode(self, features: OfficialFeatures, objects: Sequence[ObjectPrompt]) -> Decoded:
+        """N objects -> their best three masks each, best first. Objects with prompts of one kind share a pass."""
+        kinds: dict[tuple[bool, bool, bool], list[int]] = {}
+        for i, item in enumerate(objects):
+            memory = item.previous is not None and self.config.semantics.memory
+            visual = bool(item.visual or item.references or item.previous is not None)
+            kinds.setdefault((visual, bool(item.texts), memory), []).append(i)
+        rows: list[tuple[Tensor, Tensor] | None] = [None] * len(objects)
+        for (visual, text, memory), members in kinds.items():
+            found = self._decode_alike(features, [objects[i] for i in members], visual, text, memory)
+            for row, i in enumerate(members):
+                rows[i] = (found[0][row], found[1][row])
+        logits = torch.stack([r[0] for r in rows if r is not None])  # (N, S, h, w)
+        embeddings = torch.stack([r[1] for r in rows if r is not None])  # (N, S, D)
+        selected = torch.zeros(len(objects), dtype=torch.long, device=logits.device)
+        return Decoded(logits, mean_probability(logits), embeddings, selected, "mean_probability")
+
+    def _decode_alike(
+        self, features: OfficialFeatures, objects: Sequence[ObjectPrompt], visual: bool, text: bool, memory: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Mask logits (N, S, h, w) and class embeddings (N, S, D) of objects whose prompts are of the same kinds."""
+        semantics, draws = self.config.semantics, self._draws()
+        own = reference = joined = previous = None
+        if visual:
+            own_rows = [self._read(features, item.visual, draws) for item in objects]
+            reference_rows = [[self._read_reference(r, draws) for r in item.references] for item in objects]
+            targets = torch.stack(
+                [self._target(features, *parts) for parts in zip(objects, own_rows, reference_rows, strict=True)]
+            )
+            if semantics.joint:
+                own = stack_tokens(own_rows)
+                if any(reference_rows):
+                    reference = stack_tokens([join_tokens(r) if r else own_rows[0].empty() for r in reference_rows])
+            else:
+                joined = [join_tokens([o, *r]) for o, r in zip(own_rows, reference_rows, strict=True)]
+                own = stack_tokens(joined)
+        if memory:
+            previous = torch.stack([self._padded_mask(features, item.previous) for item in objects])
+        tokens = padding = None
+        if text:
+            phrases = [torch.cat([self._text(t)[1] for t in item.texts]) for item in objects]
+            tokens = nn.utils.rnn.pad_sequence(phrases, batch_first=True)
+            lengths = torch.tensor([len(p) for p in phrases], device=tokens.device)
+            padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
+        prompts = DecoderPrompts(tokens, padding, visual=own, reference=reference, previous=previous)
+        groups = [OBJECT] if semantics.joint else [GROUNDING] * text + [SPATIAL] * visual
+        links = [TEXT_TO_SPATIAL] if text and visual and not semantics.joint else []
+        out = self.decoder(features.prepared, prompts, draws, groups, len(objects), links)
+        chooser = groups[-1]  # the spatial queries if there are any: a stroke outranks a text
+        if visual:
+            match = (out.mask_embeddings[chooser] @ targets[:, :, None])[..., 0]  # (N, Q)
+        else:
+            sentences = torch.stack([torch.stack([self._text(t)[0] for t in o.texts]).mean(0) for o in objects])
+            match = (unit(out.class_embeddings[chooser]) @ unit(sentences)[:, :, None])[..., 0]
+        best = match.topk(min(CANDIDATES, match.shape[1])).indices[:, :, None]
+        mask_embeddings = out.mask_embeddings[chooser].take_along_dim(best, 1)
+        class_embeddings = out.class_embeddings[chooser].take_along_dim(best, 1)
+        h, w = features.mask_size
+        logits = mask_logits(mask_embeddings, features.mask_features)[..., :h, :w].float()
+        return logits, unit(class_embeddings.float())
+
+    def _read(self, features: OfficialFeatures, prompts: Sequence[VisualPrompt], draws: Draws) -> VisualTokens:
+        """The tokens of one object's visual prompts on their image."""
+        h, w = (4 * n for n in features.mask_features.shape[-2:])
+        stacks = []
+        for positive in (True, False):
+            mask = torch.from_numpy(rasterise(prompts, features.size, positive)).to(self.device)
+            stacks.append(F.pad(mask, (0, w - mask.shape[1], 0, h - mask.shape[0]))[None])
+        return self.decoder.read_prompts(features.prepared, [Strokes(*stacks)], draws)
+
+    def _read_reference(self, reference: ReferencePrompt, draws: Draws) -> VisualTokens:
+        features = reference.features
+        if not isinstance(features, OfficialFeatures):
+            raise TypeError(f"a reference must be encoded by the same model, got {type(features).__name__}")
+        return self._read(features, reference.prompts, draws)
+
+    def _target(
+        self, features: OfficialFeatures, item: ObjectPrompt, own: VisualTokens, references: Sequence[VisualTokens]
+    ) -> Tensor:
+        """What the chosen query's mask embedding must be like, (C,): the mean feature under the positive prompts, else
+        of the reference, else inside the previous mask."""
+        if any(p.positive for p in item.visual):
+            return own.positive[0, 0]
+        if references:
+            return torch.stack([r.positive[0, 0] for r in references]).mean(0)
+        assert item.previous is not None
+        inside = (self._padded_mask(features, item.previous) > 0).nonzero()[:, 1:]
+        if not len(inside):
+            return own.positive[0, 0]
+        size = torch.tensor(features.mask_features.shape[-2:], device=inside.device)
+        return read_at(features.mask_features, (inside / (size - 1).clamp(min=1))[None])[0].mean(0)
+
+    def _padded_mask(self, features: OfficialFeatures, previous: Tensor | None) -> Tensor:
+        """Mask logits (h/4, w/4) -> (1, H/4, W/4), far outside where there is padding."""
+        assert previous is not None
+        h, w = features.mask_features.shape[-2:]
+        mask = previous.to(self.device, torch.float32)
+        return F.pad(mask, (0, w - mask.shape[1], 0, h - mask.shape[0]), value=-10.0)[None]
+
+    # ---- without prompts ------------------------------------------------------------------------------------------
+
+    def decode_objects(self, features: OfficialFeatures) -> ObjectQueries:
+        """Every object query of the image; computed once and kept with the features."""
+        if features.objects is None:
+            out = self.decoder(features.prepared, DecoderPrompts(), self._draws(), [OBJECT], 1)
+            h, w = features.mask_size
+            logits = mask_logits(out.mask_embeddings[OBJECT], features.mask_features)[0, :, :h, :w].float()
+            embeddings = unit(out.class_embeddings[OBJECT][0].float())
+            features.objects = ObjectQueries(logits, embeddings, mean_probability(logits))
+        return features.objects
+
+    def embed_masks(self, features: OfficialFeatures, masks: Tensor) -> Tensor:
+        """Any masks (N, h/4, w/4) in 0..1 -> (N, D): the class embedding of the object query that overlaps most."""
+        objects = self.decode_objects(features)
+        theirs, ours = objects.logits.sigmoid().flatten(1), masks.to(objects.logits).flatten(1)
+        both = ours @ theirs.T  # (N, Q)
+        overlap = both / (ours.sum(1)[:, None] + theirs.sum(1) - both).clamp(min=1e-6)
+        return objects.embeddings[overlap.argmax(1)]
+
+
+def build_image_encoder(config: ImageEncoderConfig) -> FocalNet | DaViT | SamViT:
+    if isinstance(config, FocalNetConfig):
+        return FocalNet(config)
+    return DaViT(config) if isinstance(config, DaViTConfig) else SamViT(config)
+
+
+def padded_size(size: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
+    """(H, W) of the canvas that an encoded image of that size is padded to."""
+    if config.pad_to is not None:
+        return config.pad_to, config.pad_to
+    multiple = config.pad_multiple
+    return size[0] + -size[0] % multiple, size[1] + -size[1] % multiple
+
+
+def normalise_image(image: Tensor, config: ImageConfig) -> Tensor:
+    """(3, h, w) uint8 RGB, already resized -> (1, 3, H, W): normalised, then zero-padded right and bottom."""
+    mean = torch.tensor(config.mean, device=image.device)[:, None, None]
+    std = torch.tensor(config.std, device=image.device)[:, None, None]
+    h, w = image.shape[-2:]
+    height, width = padded_size((h, w), config)
+    return F.pad((image.float() - mean) / std, (0, width - w, 0, height - h))[None]
+
+
+def match_text(embeddings: Tensor, sentences: Tensor, logit_scale: Tensor) -> Tensor:
+    """Class embeddings (B, Q, D) against sentences (N, D) -> (B, Q, N), the temperature capped at 100."""
+    return logit_scale.exp().clamp(max=100) * unit(embeddings) @ unit(sentences).T

@@ -1,0 +1,69 @@
+"""What the network is told about an object: prompts in pixels of the encoded image.
+
+These are the network's own prompt types. A user writes `seem.Click(320, 200)` in pixels of the original photo;
+`seem.geometry` maps it into a `VisualPrompt` here. Nothing in this file knows about files, photos or JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from seem.model.seem import ImageFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class VisualPrompt:
+    """One spatial prompt: a click, a box, a scribble, a polygon or a mask.
+
+    Coordinates are continuous pixels of the encoded, unpadded image; pixel (i, j) covers [i, i+1) x [j, j+1).
+
+    Attributes:
+        kind: "click", "box", "scribble", "polygon" or "mask".
+        positive: True if it says "this belongs to the object".
+        points: (n, 2) float32 xy. A click has 1 row (the centre of its pixel), a box 2 (x0 y0, x1 y1), a scribble
+            and a polygon one row per vertex, a mask none.
+        width: the brush width of a scribble in encoded pixels, else 0.
+        mask: (h, w) bool at the encoded, unpadded size for a mask, else None.
+    """
+
+    kind: str
+    positive: bool
+    points: np.ndarray
+    width: float = 0.0
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReferencePrompt:
+    """A region of another encoded image: "find what these prompts show over there, here".
+
+    Attributes:
+        features: the other image's features.
+        prompts: what marks the region, in encoded pixels of the other image.
+    """
+
+    features: ImageFeatures
+    prompts: tuple[VisualPrompt, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectPrompt:
+    """Everything said about one object.
+
+    Attributes:
+        visual: spatial prompts on this image.
+        texts: phrases that name the object.
+        references: regions of other images that look like it.
+        previous: (h/4, w/4) float32 mask logits of the round before (the memory prompt), or None.
+    """
+
+    visual: tuple[VisualPrompt, ...] = ()
+    texts: tuple[str, ...] = ()
+    references: tuple[ReferencePrompt, ...] = ()
+    previous: Tensor | None = None

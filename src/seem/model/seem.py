@@ -1,0 +1,376 @@
+"""SEEM: one promptable network from a config (paper: arXiv 2304.06718, section 3).
+
+    image  --encode_image-->  ImageFeatures   the heavy part, once per image
+    text   --encode_text -->  TextFeatures    once per phrase
+    prompts --decode     -->  Decoded         light, once per round
+    nothing --decode_objects--> ObjectQueries panoptic, instance, semantic
+
+Shapes: B batch (1), N objects, S candidate masks of one object, Q object queries, D joint width, (h, w) encoded size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seem.model.config import SEEMConfig
+from seem.model.image_encoder.efficientnet_lite import EfficientNetLite
+from seem.model.image_encoder.tiny_vit import TinyViT
+from seem.model.pixel_decoder import JointProjection, LightPixelDecoder, PixelMaps, pool_masks
+from seem.model.prompt_decoder import DecoderOutput, ImageState, PromptDecoder, TokenBatch
+from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
+from seem.model.sentence_encoder import SentenceEncoder
+from seem.model.visual_sampler import POSITIVE, VisualSampler, dense_prompt, interior_points
+
+TEXT_CACHE = 4096  # phrases whose embeddings are kept
+MAX_TEXT_TOKENS = 16  # word tokens of one phrase that the decoder sees
+REFERENCE_POINTS = 16
+MAX_PEAKS, MIN_PEAK = 10, 0.2  # of a heat map, for `propose`
+
+
+@dataclass
+class TextFeatures:
+    """Embeddings of K phrases."""
+
+    sentence: Tensor  # (K, D) L2-normalised, in the joint space
+    tokens: Tensor  # (K, T, dim) for the prompt decoder
+    mask: Tensor  # (K, T) bool, True = a token
+
+
+def heat_peaks(heat: Tensor, count: int, least: float) -> list[tuple[int, int]]:
+    """(x, y) cells of an (h, w) map that are the largest within 2 cells, at least ``least``, highest first."""
+    smooth = F.avg_pool2d(heat[None, None], 3, 1, 1, count_include_pad=False)
+    highest = F.max_pool2d(smooth, 5, 1, 2)
+    flat = torch.where((smooth == highest) & (smooth >= least), smooth, -1.0).flatten()
+    best = flat.topk(min(count, len(flat)))
+    width = heat.shape[1]
+    return [(int(i) % width, int(i) // width) for i, v in zip(best.indices, best.values, strict=True) if v > 0]
+
+
+@dataclass
+class ImageFeatures:
+    """One encoded image: the maps that are kept, and what they project to."""
+
+    maps: PixelMaps
+    joint: Tensor  # (1, D, h8, w8) pixel embeddings, not normalised
+    state: ImageState
+    size: tuple[int, int]  # (h, w) encoded, unpadded
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """Size of mask logits: stride 4 of the unpadded image."""
+        return -(-self.size[0] // 4), -(-self.size[1] // 4)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What is saved or sent: four half-precision maps."""
+        names = ("embedding", "semantic", "middle", "fine")
+        return {n: getattr(self.maps, n).to(torch.float16).cpu().contiguous() for n in names}
+
+    @staticmethod
+    def from_tensors(network: SEEM, tensors: dict[str, Tensor], size: tuple[int, int]) -> ImageFeatures:
+        """Inverse of `to_tensors`. Raises ValueError for missing, extra or misshapen tensors."""
+        c = network.config
+        stride = {"embedding": 16, "semantic": 16, "middle": 8, "fine": 4}
+        widths = {
+            "embedding": c.pixel_decoder.dim,
+            "semantic": c.pixel_decoder.semantic_dim,
+            "middle": c.pixel_decoder.middle_dim,
+            "fine": c.prompt_decoder.mask_dim,
+        }
+        if set(tensors) != set(widths):
+            raise ValueError(f"scene tensors are {sorted(tensors)}; expected {sorted(widths)}")
+        multiple = c.image.pad_multiple
+        padded = [-(-s // multiple) * multiple for s in size]
+        for name, tensor in tensors.items():
+            want = (1, widths[name], padded[0] // stride[name], padded[1] // stride[name])
+            if tuple(tensor.shape) != want:
+                raise ValueError(f"scene tensor {name} has shape {tuple(tensor.shape)}; expected {want}")
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"scene tensor {name} is not finite floating point")
+        device = network.device
+        return network.project(PixelMaps(**{n: t.to(device, torch.float32) for n, t in tensors.items()}), size)
+
+
+@dataclass
+class Decoded:
+    """Masks of N prompted objects."""
+
+    logits: Tensor  # (N, S, h/4, w/4), > 0 is inside
+    scores: Tensor  # (N, S) predicted IoU in 0..1
+    embeddings: Tensor  # (N, S, D) L2-normalised class embeddings
+    selected: Tensor  # (N,)
+    score_kind: str = "predicted_iou"
+
+
+@dataclass
+class ObjectQueries:
+    """Masks of the prompt-free queries."""
+
+    logits: Tensor  # (Q, h/4, w/4)
+    embeddings: Tensor  # (Q, D)
+    scores: Tensor  # (Q,) predicted IoU in 0..1, 0 for a query that found nothing
+    presence: Tensor | None = None  # (Q,) of `propose`: mean probability inside the mask that its pixels show the phrase
+
+
+class SEEM(nn.Module):
+    """The network. Parts come from the config; each is a module of its own and can be replaced."""
+
+    def __init__(self, config: SEEMConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SEEMConfig()
+        c, p = config.prompt_decoder, config.pixel_decoder
+        self.image_encoder = TinyViT(config.image_encoder)
+        self.semantic_encoder = EfficientNetLite(config.semantic_encoder)
+        self.text_encoder = SentenceEncoder(config.text_encoder)
+        dims, channels = config.image_encoder.dims, config.semantic_encoder.feature_channels
+        self.pixel_decoder = LightPixelDecoder(p, c, (dims[0], dims[1], dims[3]), (channels["s8"], channels["s16"], channels["s32"]))
+        self.joint = JointProjection(p)
+        self.visual_sampler = VisualSampler(c)
+        self.prompt_decoder = PromptDecoder(c, p)
+        text_dim = config.text_encoder.width
+        self.text_projection = nn.Linear(text_dim, p.joint_dim)
+        self.text_token_projection = nn.Linear(text_dim, c.dim)
+        self.class_embed = nn.Linear(c.dim, p.joint_dim)
+        nn.init.zeros_(self.class_embed.weight)
+        nn.init.zeros_(self.class_embed.bias)
+        self.object_class_embed = nn.Linear(c.dim, p.joint_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(2.5))  # log of the class temperature
+        self.heat_scale = nn.Parameter(torch.tensor(2.3))
+        self.heat_bias = nn.Parameter(torch.tensor(-4.0))
+        self._text_cache: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    features_type = ImageFeatures
+
+    @property
+    def device(self) -> torch.device:
+        return self.logit_scale.device
+
+    # ---- image ----------------------------------------------------------------------------------------------------
+
+    def encode_image(self, pixels: Tensor, size: tuple[int, int]) -> ImageFeatures:
+        """(1, 3, H, W) normalised and padded; ``size`` is the unpadded (h, w)."""
+        return self.project(self.encode_maps(pixels), size)
+
+    def encode_maps(self, pixels: Tensor) -> PixelMaps:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        maps: PixelMaps = self.pixel_decoder(self.image_encoder(pixels), self.semantic_encoder(pixels))
+        return maps
+
+    def project(self, maps: PixelMaps, size: tuple[int, int]) -> ImageFeatures:
+        """What every prompt reads, computed once."""
+        joint = self.joint(maps)
+        return ImageFeatures(maps, joint, self.prompt_decoder.project(maps, joint, self.visual_sampler.position), size)
+
+    # ---- text -----------------------------------------------------------------------------------------------------
+
+    def encode_text(self, texts: Sequence[str]) -> TextFeatures:
+        """Phrases -> joint space. In inference the text encoder runs once per phrase; results are kept (LRU)."""
+        raw = self.raw_text(texts)
+        tokens = nn.utils.rnn.pad_sequence([t for _, t in raw], batch_first=True)
+        lengths = torch.tensor([len(t) for _, t in raw], device=self.device)
+        mask = torch.arange(tokens.shape[1], device=self.device)[None] < lengths[:, None]
+        sentence = torch.stack([s for s, _ in raw])
+        return TextFeatures(
+            F.normalize(self.text_projection(sentence), dim=-1), self.text_token_projection(tokens), mask
+        )
+
+    @torch.no_grad()
+    def raw_text(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """Frozen text encoder's (sentence (C,), word tokens (T, C)) of each phrase, cached."""
+        missing = list(dict.fromkeys(t for t in texts if t not in self._text_cache))
+        for start in range(0, len(missing), 64):
+            chunk = missing[start : start + 64]
+            ids, mask = self.text_encoder.tokenize(chunk)
+            tokens, sentence = self.text_encoder(ids.to(self.device), mask.to(self.device))
+            for i, text in enumerate(chunk):
+                words = tokens[i][mask[i].bool().to(tokens.device)][:MAX_TEXT_TOKENS]
+                self._text_cache[text] = (sentence[i].clone(), words.clone())
+        result = [self._text_cache[t] for t in texts]
+        for t in texts:
+            self._text_cache.move_to_end(t)
+        while len(self._text_cache) > max(TEXT_CACHE, len(texts)):
+            self._text_cache.popitem(last=False)
+        return result
+
+    # ---- prompts --------------------------------------------------------------------------------------------------
+
+    def decode(self, features: ImageFeatures, objects: Sequence[ObjectPrompt]) -> Decoded:
+        """N objects in one pass -> S candidate masks each, and the one that the prompts match."""
+        batch, matched_text, point_sets = self.batch(features, objects)
+        out: DecoderOutput = self.prompt_decoder(features.state, batch)
+        h, w = features.mask_size
+        logits = out.logits[..., :h, :w]
+        scores = out.iou.clamp(0, 1)
+        embeddings = self.class_embeddings(features, out)
+        selected = self.select(logits, scores, embeddings, matched_text, point_sets)
+        return Decoded(logits, scores, embeddings, selected)
+
+    def class_embeddings(self, features: ImageFeatures, out: DecoderOutput) -> Tensor:
+        """(N, S, D): what the query says plus the mean of the pixel embeddings inside its mask."""
+        n, s = out.logits.shape[:2]
+        pooled = pool_masks(features.joint, out.logits.flatten(0, 1).sigmoid()).view(n, s, -1)
+        return F.normalize(pooled + self.class_embed(out.queries), dim=-1)
+
+    def select(
+        self,
+        logits: Tensor,
+        scores: Tensor,
+        embeddings: Tensor,
+        texts: list[Tensor | None],
+        points: list[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        """Separate matching: visual prompts are compared with mask embeddings, text with class embeddings.
+
+        A mask embedding times the mean prompt feature is the mean mask logit at the prompt's points, so a candidate
+        is judged by how far its mask agrees with the clicks, by its predicted IoU, and by its class embedding's
+        similarity with the text.
+        """
+        rank = scores.clone()
+        for i, (text, (xy, kind)) in enumerate(zip(texts, points, strict=True)):
+            clicks = kind <= POSITIVE
+            if bool(clicks.any()):
+                h, w = logits.shape[-2:]
+                cell = (xy[clicks] / 4).long()
+                cell[:, 0].clamp_(0, w - 1)
+                cell[:, 1].clamp_(0, h - 1)
+                inside = logits[i][:, cell[:, 1], cell[:, 0]].sigmoid()  # (S, clicks)
+                agreement = torch.where(kind[clicks] == POSITIVE, inside, 1 - inside).mean(-1)
+                rank[i] = rank[i] + 0.5 * agreement
+            if text is not None:
+                rank[i] = rank[i] + 0.5 * embeddings[i] @ text
+        return rank.argmax(-1)
+
+    def batch(
+        self, features: ImageFeatures, objects: Sequence[ObjectPrompt]
+    ) -> tuple[TokenBatch, list[Tensor | None], list[tuple[Tensor, Tensor]]]:
+        """Prompts of N objects as padded tokens and maps; also each object's text embedding and points."""
+        device, size = self.device, features.size
+        embedding = features.maps.embedding
+        joint = features.state.joint
+        grid4 = (features.state.grid[0] * 4, features.state.grid[1] * 4)
+        n = len(objects)
+        similarity = torch.zeros(n, 2, *joint.shape[-2:], device=device)
+        dense = torch.zeros(n, 1, *grid4, device=device)
+        previous = torch.zeros(n, *grid4, device=device)
+        has_dense = torch.zeros(n, dtype=torch.bool, device=device)
+        has_previous = torch.zeros(n, dtype=torch.bool, device=device)
+        grounding = torch.zeros(n, dtype=torch.bool, device=device)
+        rows: list[Tensor] = []
+        texts: list[Tensor | None] = []
+        points: list[tuple[Tensor, Tensor]] = []
+        for i, item in enumerate(objects):
+            xy, kind = self.visual_sampler.points(item.visual, size)
+            tokens = [self.visual_sampler(embedding, xy, kind)]
+            text: Tensor | None = None
+            if item.texts:
+                encoded = self.encode_text(item.texts)
+                tokens.append(encoded.tokens[encoded.mask])
+                text = F.normalize(encoded.sentence.mean(0), dim=0)
+                similarity[i, 0] = self._heat(joint, text[None])[0]
+            for reference in item.references:
+                ref_tokens, ref_embedding = self._reference(reference)
+                tokens.append(ref_tokens)
+                similarity[i, 1] = torch.maximum(similarity[i, 1], self._heat(joint, ref_embedding[None])[0])
+            drawn = dense_prompt(item.visual, size)
+            if item.previous is not None:
+                previous[i, : item.previous.shape[-2], : item.previous.shape[-1]] = item.previous
+                has_previous[i] = True
+                dense[i, 0], has_dense[i] = previous[i], True
+            if drawn is not None:
+                shown = torch.from_numpy(drawn).to(device)
+                region = dense[i, 0, : shown.shape[0], : shown.shape[1]]
+                region.copy_(torch.maximum(region, shown) if item.previous is not None else shown)
+                has_dense[i] = True
+            grounding[i] = not item.visual
+            rows.append(torch.cat(tokens))
+            texts.append(text)
+            points.append((xy, kind))
+        tokens_padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(r) for r in rows], device=device)
+        valid = torch.arange(tokens_padded.shape[1], device=device)[None] < lengths[:, None]
+        c = self.config.prompt_decoder
+        batch = TokenBatch(
+            tokens_padded,
+            valid,
+            grounding,
+            dense if c.dense_mask and bool(has_dense.any()) else None,
+            has_dense,
+            previous if bool(has_previous.any()) else None,
+            has_previous,
+            similarity if c.dense_similarity and any(o.texts or o.references for o in objects) else None,
+        )
+        return batch, texts, points
+
+    def _heat(self, joint: Tensor, embedding: Tensor) -> Tensor:
+        """(1, D, h8, w8) normalised x (K, D) -> (K, h8, w8) logits."""
+        return torch.einsum("kd,dhw->khw", embedding, joint[0]) * self.heat_scale.exp() + self.heat_bias
+
+    def _reference(self, reference: ReferencePrompt) -> tuple[Tensor, Tensor]:
+        """The region is segmented on its own image; its mask gives the tokens and the mean joint embedding."""
+        features = reference.features
+        found = self.decode(features, [ObjectPrompt(visual=reference.prompts)])
+        logits = found.logits[0, found.selected[0]]
+        mask = (logits > 0).detach().cpu().numpy()
+        xy, kind = self.visual_sampler.points(reference.prompts, features.size)
+        if mask.any():
+            inside = torch.from_numpy(interior_points(mask, REFERENCE_POINTS) * 4).to(self.device)
+            xy = torch.cat([xy[kind == 0], inside])
+            kind = torch.cat([kind[kind == 0], torch.ones(len(inside), dtype=torch.long, device=self.device)])
+        tokens = self.visual_sampler.reference_tokens(features.maps.embedding, xy, kind)
+        return tokens, found.embeddings[0, found.selected[0]]
+
+    # ---- without prompts ------------------------------------------------------------------------------------------
+
+    def decode_objects(self, features: ImageFeatures) -> ObjectQueries:
+        """Every object query of the image: panoptic, instance and semantic come from these."""
+        out = self.prompt_decoder.objects(features.state)[-1]
+        h, w = features.mask_size
+        embeddings = self.object_embeddings(features, out)
+        return ObjectQueries(out.logits[0, :, :h, :w], embeddings[0], out.iou[0].sigmoid())
+
+    def object_embeddings(self, features: ImageFeatures, out: DecoderOutput) -> Tensor:
+        pooled = pool_masks(features.joint, out.logits[0].sigmoid())[None]
+        return F.normalize(pooled + self.object_class_embed(out.queries), dim=-1)
+
+    def propose(self, features: ImageFeatures, phrase: str) -> ObjectQueries:
+        """Regions that a phrase may name: the object queries, and objects prompted where the phrase's heat map peaks.
+
+        Each peak is a click that the model makes itself, decoded together with the phrase (text helps clicks).
+        """
+        found = self.decode_objects(features)
+        heat = self.text_heatmap(features, self.encode_text([phrase]).sentence)[0].sigmoid()
+        prompts = [ObjectPrompt(texts=(phrase,))]
+        for x, y in heat_peaks(heat, MAX_PEAKS, MIN_PEAK):
+            click = VisualPrompt("click", True, np.array([[8 * x + 4, 8 * y + 4]], np.float32))
+            prompts.append(ObjectPrompt(visual=(click,), texts=(phrase,)))
+        decoded = self.decode(features, prompts)
+        rows = torch.arange(len(prompts), device=self.device)
+        logits = torch.cat([found.logits, decoded.logits[rows, decoded.selected]])
+        embeddings = torch.cat([found.embeddings, decoded.embeddings[rows, decoded.selected]])
+        scores = torch.cat([found.scores, decoded.scores[rows, decoded.selected]])
+        weight = F.adaptive_avg_pool2d(logits.sigmoid()[None], heat.shape)[0].flatten(1)
+        presence = (weight @ heat.flatten()) / weight.sum(1).clamp_min(1e-4)
+        return ObjectQueries(logits, embeddings, scores, presence)
+
+    # ---- names ----------------------------------------------------------------------------------------------------
+
+    def embed_masks(self, features: ImageFeatures, masks: Tensor) -> Tensor:
+        """Class embeddings (N, D) of any masks (N, h/4, w/4) in 0..1."""
+        h, w = features.state.grid[0] * 4, features.state.grid[1] * 4
+        padded = F.pad(masks.float(), (0, w - masks.shape[-1], 0, h - masks.shape[-2]))
+        return F.normalize(pool_masks(features.joint, padded), dim=-1)
+
+    def class_logits(self, embeddings: Tensor, text: Tensor) -> Tensor:
+        """(…, D) x (K, D) -> (…, K), at the learned temperature."""
+        return embeddings @ text.T * self.logit_scale.exp()
+
+    def text_heatmap(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """Logits (K, h/8, w/8) that a pixel belongs to what the text names."""
+        h, w = -(-features.size[0] // 8), -(-features.size[1] // 8)
+        return self._heat(features.state.joint, text)[:, :h, :w]

@@ -1,0 +1,1 @@
+"""What a user holds: models, scenes, results, sessions and pictures of them."""

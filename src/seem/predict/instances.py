@@ -1,0 +1,88 @@
+"""Which of an image's regions does a text name? The rules behind `find`, `label` and `panoptic`, all in one place.
+
+A region's class embedding is compared with text embeddings; the softmax needs something to lose against. For a list
+of names that a user wants told apart (`label`) that is the list itself. For "is this a dog?" (`find`, and `panoptic`
+with an own vocabulary) it is also COCO's names, less those that mean the same as what is asked: the distractors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from seem.vocabulary import COCO_PANOPTIC_NAMES
+
+if TYPE_CHECKING:
+    from seem.model.seem import SEEM, ObjectQueries
+
+DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
+SYNONYM_SIMILARITY = 0.8  # cosine of two names' embeddings from which they mean the same
+NMS_IOU = 0.7  # of two masks from which they are the same object
+
+
+def label_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str]) -> Tensor:
+    """(N, D) class embeddings -> (N, K): how likely each of K names is if it must be one of them."""
+    return network.class_logits(embeddings, network.encode_text(list(names)).sentence).softmax(-1)
+
+
+def match_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str]) -> Tensor:
+    """(N, D) class embeddings -> (N, K + 1): how likely each of K names is; the last column is "something else"."""
+    asked = network.encode_text(list(names)).sentence  # (K, D)
+    known = network.encode_text(list(COCO_PANOPTIC_NAMES)).sentence  # (133, D)
+    similar = ((asked @ known.T) >= SYNONYM_SIMILARITY).any(0)
+    contained = torch.tensor([any(contains(name, k) for name in names) for k in COCO_PANOPTIC_NAMES])
+    distractors = known[~(similar | contained.to(similar.device))]
+    probabilities = network.class_logits(embeddings, torch.cat([asked, distractors])).softmax(-1)
+    k = len(names)
+    return torch.cat([probabilities[:, :k], probabilities[:, k:].sum(1, keepdim=True)], 1)
+
+
+def contains(phrase: str, name: str) -> bool:
+    """Whether every word of a name stands in a phrase, singular or plural.
+
+    >>> contains("two dogs on the left", "dog"), contains("dog", "hot dog")
+    (True, False)
+    """
+    return _words(name) <= _words(phrase)
+
+
+def _words(text: str) -> set[str]:
+    return {w.removesuffix("s") for w in re.findall(r"\w+", text.casefold())}
+
+
+def find_instances(queries: ObjectQueries, probabilities: Tensor, threshold: float, limit: int | None) -> list[int]:
+    """The object queries that show what a text names, best first, no object twice.
+
+    Args:
+        queries: all Q object queries of an image.
+        probabilities: (Q,) that the text names the query's region.
+        threshold: of probability x predicted IoU.
+        limit: at most that many.
+
+    Returns:
+        Indices into the queries.
+    """
+    scores = probabilities * queries.scores
+    masks = (queries.logits > 0).flatten(1)
+    kept = torch.nonzero((scores >= threshold) & masks.any(1))[:, 0]
+    order = kept[torch.sort(scores[kept], descending=True, stable=True).indices]
+    chosen: list[int] = []
+    iou = pairwise_iou(masks[order])
+    for i in range(len(order)):
+        if limit is not None and len(chosen) >= limit:
+            break
+        if not bool((iou[i, chosen] >= NMS_IOU).any()):
+            chosen.append(i)
+    return [int(order[i]) for i in chosen]
+
+
+def pairwise_iou(masks: Tensor) -> Tensor:
+    """(N, P) bool, none empty -> (N, N)."""
+    flat = masks.float()
+    both = flat @ flat.T
+    area = flat.sum(1)
+    return both / (area[:, None] + area[None] - both)

@@ -1,0 +1,114 @@
+"""A network with its weights, ready for photos."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from seem import geometry, images
+from seem.geometry import ImageGeometry
+from seem.predict.scene import Scene
+
+if TYPE_CHECKING:
+    import os
+
+    from seem.model.seem import SEEM
+
+DEFAULT_MODEL = "seem-tiny"
+
+
+class Model:
+    """What `seem.load` returns. It holds no state between calls and may be shared by threads.
+
+    Attributes:
+        network: the `torch` module, in evaluation mode.
+        weights: "sha256:…" of its weights.
+        max_pixels: the most pixels that an image may have.
+    """
+
+    def __init__(self, network: SEEM, weights: str, max_pixels: int = images.MAX_PIXELS) -> None:
+        self.network = network.eval()
+        self.weights = weights
+        self.max_pixels = max_pixels
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name} on {self.device}>"
+
+    @property
+    def name(self) -> str:
+        """ "seem-tiny", for example."""
+        return str(self.network.config.name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.network.device
+
+    def encode(self, image: object) -> Scene:
+        """Look at an image: the heavy part, done once; every prompt after it is cheap.
+
+        Args:
+            image: a path, the bytes of a file, a `PIL.Image.Image`, or a uint8 (H, W, 3) RGB array. EXIF orientation
+                is applied, so coordinates are those of the photo as it is seen.
+
+        Raises:
+            seem.ImageError: a ValueError; the image is missing, broken, too large or of a refused format.
+            TypeError: not an image.
+
+        Example:
+            >>> scene = model.encode("photo.jpg")                          # doctest: +SKIP
+        """
+        pixels = images.load_image(image, self.max_pixels)
+        sizes = ImageGeometry.of((pixels.shape[1], pixels.shape[0]), self.network.config.image)
+        small = geometry.resize_image(pixels, sizes.encoded, self.network.config.image.interpolation)
+        with torch.no_grad():
+            features = self.network.encode_image(self._normalise(small, sizes), (sizes.encoded[1], sizes.encoded[0]))
+        return Scene(self.network, features, sizes, images.digest(pixels), self.weights)
+
+    def _normalise(self, pixels: np.ndarray, sizes: ImageGeometry) -> torch.Tensor:
+        """(h, w, 3) uint8 -> (1, 3, H, W) float32, normalised first and then zero-padded right and bottom."""
+        config = self.network.config.image
+        values = torch.tensor(pixels, device=self.device).permute(2, 0, 1).float()
+        mean = torch.tensor(config.mean, device=self.device)[:, None, None]
+        std = torch.tensor(config.std, device=self.device)[:, None, None]
+        padded = torch.zeros(1, 3, sizes.padded[1], sizes.padded[0], device=self.device)
+        padded[0, :, : pixels.shape[0], : pixels.shape[1]] = (values - mean) / std
+        return padded
+
+
+def load(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:
+    """Load a model.
+
+    Args:
+        name: a model's name (see `seem models`), or the path of a safetensors file.
+        device: "auto" takes CUDA, else Apple's MPS, else the CPU; or what `torch.device` understands.
+
+    Raises:
+        ValueError: an unknown name, or a device that is not there.
+
+    Example:
+        >>> model = seem.load()                                            # doctest: +SKIP
+    """
+    from seem.checkpoints import load_network
+
+    where = pick_device(device)
+    network, weights = load_network(name)
+    return Model(network.to(where), weights)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The torch device for "auto", or for a name that must be available. Raises ValueError if it is not."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f'device: expected "auto", "cpu", "cuda" or "mps", got {device!r}') from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(chosen.type, True):
+        raise ValueError(f"device: expected one that this machine has, got {device!r}")
+    return chosen

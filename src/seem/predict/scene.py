@@ -1,0 +1,427 @@
+"""One encoded image, and everything that can be asked of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from seem.geometry import ImageGeometry
+from seem.model.prompting import ObjectPrompt, ReferencePrompt
+from seem.predict.encoding import object_prompt, visual_prompts
+from seem.predict.instances import DEFAULT_THRESHOLD, find_instances, label_probabilities, match_probabilities
+from seem.predict.panoptic import OVERLAP_THRESHOLD, PANOPTIC_THRESHOLD, Panoptic, assemble
+from seem.predict.segmentation import Segmentation, read_only
+from seem.predict.session import Session
+from seem.prompts import MAX_PROMPTS, PROMPT_TYPES, Mask, Prompt, Reference, Text, check, is_positive
+from seem.vocabulary import OTHERS, Category, VocabularyLike, parse_vocabulary
+
+if TYPE_CHECKING:
+    import os
+
+    from seem.model.seem import SEEM, Decoded, ImageFeatures, ObjectQueries
+    from seem.predict.model import Model
+
+SCENE_VERSION = 1
+OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
+MAX_HEADER = 1 << 20  # bytes of a scene file's header
+
+Previous = Segmentation | np.ndarray
+
+
+class Scene:
+    """An image after `Model.encode`; immutable, and safe to use from several threads.
+
+    Every method that returns a mask is deterministic: the same image and prompts give the same bits on one device.
+    Coordinates are (x, y) in pixels of the original image.
+
+    Attributes:
+        digest: "sha256:…" of the image's pixels.
+        weights: "sha256:…" of the model's weights; scenes of other weights are refused.
+        geometry: the image's sizes.
+    """
+
+    def __init__(self, network: SEEM, features: ImageFeatures, sizes: ImageGeometry, digest: str, weights: str) -> None:
+        self._network = network
+        self._features = features
+        self.geometry = sizes
+        self.digest = digest
+        self.weights = weights
+
+    def __repr__(self) -> str:
+        return f"<Scene {self.size[0]}x{self.size[1]} {self.digest[:15]}…>"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the original image."""
+        return self.geometry.original
+
+    # ---- prompted -------------------------------------------------------------------------------------------------
+
+    def segment(
+        self,
+        *prompts: Prompt,
+        previous: Previous | None = None,
+        vocabulary: VocabularyLike | None = None,
+        label: bool = True,
+    ) -> Segmentation:
+        """Segment one object.
+
+        Args:
+            prompts: any number and mix of prompts for one object; in a later round all prompts so far.
+            previous: the result of the round before (or its `.logits`): the model reads it as memory.
+            vocabulary: names that the label is chosen from; COCO's 133 by default.
+            label: False leaves the label out, which saves a little time.
+
+        Returns:
+            The best mask. A text always gets one; look at its score, or use `find`, to know whether it is there.
+
+        Raises:
+            ValueError: no prompt, only negative ones without `previous`, or a prompt that does not fit the image.
+            TypeError: something that is not a prompt.
+
+        Example:
+            >>> r = scene.segment(seem.Click(320, 200))                                             # doctest: +SKIP
+            >>> r = scene.segment(seem.Click(320, 200), seem.Click(9, 12, positive=False), previous=r)
+            ...                                                                                     # doctest: +SKIP
+        """
+        checked = self._check_object(prompts, previous, "")
+        return self._segment([checked], vocabulary, label)[0]
+
+    def segment_all(
+        self,
+        objects: Sequence[Sequence[Prompt]],
+        previous: Sequence[Previous | None] | None = None,
+        vocabulary: VocabularyLike | None = None,
+        label: bool = True,
+    ) -> list[Segmentation]:
+        """Segment several objects in one decode; the same as `segment` on each, up to rounding.
+
+        Args:
+            objects: for each object its prompts.
+            previous: for each object the result of its round before, or None.
+            vocabulary, label: as in `segment`.
+
+        Raises:
+            ValueError, TypeError: as `segment`, with the object's number in the message; more than 1000 prompts.
+        """
+        if isinstance(objects, (str, bytes)) or not isinstance(objects, Sequence):
+            raise TypeError(f"objects: expected a list of lists of prompts, got {_show(objects)}")
+        if previous is not None and len(previous) != len(objects):
+            raise ValueError(f"previous: expected {len(objects)} results or None, got {len(previous)}")
+        checked = []
+        for i, prompts in enumerate(objects):
+            if isinstance(prompts, (str, bytes, *PROMPT_TYPES)) or not isinstance(prompts, Sequence):
+                raise TypeError(f"objects[{i}]: expected a list of prompts, got {_show(prompts)}")
+            checked.append(self._check_object(prompts, previous[i] if previous else None, f"objects[{i}]: "))
+        total = sum(len(prompts) for prompts in objects)
+        if total > MAX_PROMPTS:
+            raise ValueError(f"objects: expected at most {MAX_PROMPTS} prompts in all, got {total}")
+        return self._segment(checked, vocabulary, label)
+
+    def candidates(self, *prompts: Prompt, previous: Previous | None = None) -> list[Segmentation]:
+        """Every mask that the model holds possible for one object, such as its part and its whole, unlabelled.
+
+        The order is the model's own: the same place means the same kind of answer for every prompt.
+        """
+        checked = self._check_object(prompts, previous, "")
+        with torch.no_grad():
+            decoded = self._network.decode(self._features, [checked])
+        return [self._result(decoded, 0, s) for s in range(decoded.logits.shape[1])]
+
+    def _segment(
+        self, objects: Sequence[ObjectPrompt], vocabulary: VocabularyLike | None, label: bool
+    ) -> list[Segmentation]:
+        names = [category.name for category in parse_vocabulary(vocabulary)] if label else None
+        results: list[Segmentation] = []
+        with torch.no_grad():
+            for start in range(0, len(objects), OBJECTS_PER_DECODE):
+                decoded = self._network.decode(self._features, objects[start : start + OBJECTS_PER_DECODE])
+                selected = decoded.selected.tolist()
+                found: list[tuple[str | None, float | None]] = [(None, None)] * len(selected)
+                if names is not None:
+                    chosen = decoded.embeddings[torch.arange(len(selected)), decoded.selected]
+                    best = label_probabilities(self._network, chosen, names).max(-1)
+                    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                    found = [(names[i], value) for i, value in pairs]
+                results += [self._result(decoded, n, s, *found[n]) for n, s in enumerate(selected)]
+        return results
+
+    def _result(
+        self, decoded: Decoded, n: int, s: int, label: str | None = None, label_score: float | None = None
+    ) -> Segmentation:
+        return Segmentation(
+            logits=_array(decoded.logits[n, s]),
+            score=float(decoded.scores[n, s].clamp(0, 1)),
+            score_kind=decoded.score_kind,
+            label=label,
+            label_score=label_score,
+            image=self.digest,
+            geometry=self.geometry,
+            embedding=_array(decoded.embeddings[n, s]),
+        )
+
+    # ---- checks ---------------------------------------------------------------------------------------------------
+
+    def _check_object(self, prompts: Sequence[Prompt], previous: Previous | None, where: str) -> ObjectPrompt:
+        """One object's prompts, checked and mapped to the encoded image."""
+        if not prompts:
+            raise ValueError(f"{where}prompts: expected at least one prompt, got none")
+        if len(prompts) > MAX_PROMPTS:
+            raise ValueError(f"{where}prompts: expected at most {MAX_PROMPTS}, got {len(prompts)}")
+        for i, prompt in enumerate(prompts):
+            if not isinstance(prompt, PROMPT_TYPES):
+                expected = "a Click, Box, Scribble, Polygon, Mask, Text or Reference"
+                raise TypeError(f"{where}prompts[{i}]: expected {expected}, got {_show(prompt)}")
+        checked = [check(p, self.size, f"{where}prompts[{i}] ({type(p).__name__})") for i, p in enumerate(prompts)]
+        memory = None if previous is None else self._check_previous(previous, where)
+        if memory is None and not any(is_positive(prompt) for prompt in checked):
+            raise ValueError(f"{where}prompts: expected a positive prompt, or previous, got only negative ones")
+        references = [self._reference(p, where) for p in checked if isinstance(p, Reference)]
+        return object_prompt(checked, references, self.geometry, memory)
+
+    def _check_previous(self, previous: Previous, where: str) -> Tensor:
+        logits = previous
+        if isinstance(previous, Segmentation):
+            if previous.image != self.digest:
+                raise ValueError(f"{where}previous: expected a result of this image, got one of {previous.image[:15]}…")
+            logits = previous.logits
+        if not isinstance(logits, np.ndarray):
+            raise TypeError(f"{where}previous: expected a Segmentation or its logits, got {_show(previous)}")
+        if logits.shape != self.geometry.mask_size or logits.dtype.kind != "f":
+            got = f"shape {logits.shape} and dtype {logits.dtype}"
+            raise ValueError(f"{where}previous: expected float logits of shape {self.geometry.mask_size}, got {got}")
+        if not np.isfinite(logits).all():
+            raise ValueError(f"{where}previous: expected finite logits, got NaN or infinity")
+        return torch.tensor(logits, dtype=torch.float32, device=self._network.device)
+
+    def _reference(self, reference: Reference, where: str) -> ReferencePrompt:
+        other = reference.image
+        if not isinstance(other, Scene):
+            raise TypeError(f"{where}Reference.image: expected a Scene, got {_show(other)}")
+        if other.weights != self.weights:
+            raise ValueError(f"{where}Reference.image: expected a scene of the same model, got {other!r} of another")
+        return ReferencePrompt(other._features, tuple(visual_prompts(reference.prompt, other.geometry)))
+
+    # ---- unprompted -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _queries(self) -> ObjectQueries:
+        """Every region that the model sees by itself: decided by the image alone, so computed once."""
+        with torch.no_grad():
+            return self._network.decode_objects(self._features)
+
+    def find(self, text: str, threshold: float = DEFAULT_THRESHOLD, limit: int | None = None) -> list[Segmentation]:
+        """Every instance that a text names, best first; an empty list if it is not there.
+
+        Args:
+            text: "dog", "red car"; also a `seem.Text`.
+            threshold: 0..1, of the result's score: predicted IoU x probability that the text names the mask.
+            limit: at most that many.
+
+        Raises:
+            ValueError, TypeError: an empty or overlong text, a threshold outside 0..1, a limit below 1.
+        """
+        phrase = (text if isinstance(text, Text) else Text(text)).phrase
+        threshold = _unit("threshold", threshold)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
+        queries = self._queries
+        with torch.no_grad():
+            probabilities = match_probabilities(self._network, queries.embeddings, [phrase])[:, 0]
+            chosen = find_instances(queries, probabilities, threshold, limit)
+        return [
+            Segmentation(
+                logits=_array(queries.logits[q]),
+                score=float(probabilities[q] * queries.scores[q]),
+                score_kind="match",
+                label=phrase,
+                label_score=float(probabilities[q]),
+                image=self.digest,
+                geometry=self.geometry,
+                embedding=_array(queries.embeddings[q]),
+            )
+            for q in chosen
+        ]
+
+    def panoptic(
+        self,
+        vocabulary: VocabularyLike | None = None,
+        background: bool = False,
+        threshold: float = PANOPTIC_THRESHOLD,
+        overlap: float = OVERLAP_THRESHOLD,
+    ) -> Panoptic:
+        """Divide the image into named things and stuff.
+
+        Args:
+            vocabulary: names; things unless given as ``(name, "stuff")``. COCO's 133 by default. What fits none of
+                an own vocabulary's names stays 0 in the map.
+            background: give every such pixel to one stuff segment named "others" instead.
+            threshold: 0..1, of class probability x predicted IoU; lower finds more.
+            overlap: 0..1, how much of a region must remain visible behind better ones.
+
+        Raises:
+            ValueError, TypeError: a bad vocabulary or threshold.
+        """
+        threshold, overlap = _unit("threshold", threshold), _unit("overlap", overlap)
+        named = parse_vocabulary(vocabulary)
+        if background and any(category.name == OTHERS for category in named):
+            raise ValueError(f'vocabulary: expected no name "{OTHERS}" with background=True, got one')
+        names = [category.name for category in named]
+        categories: list[Category | None] = list(named)
+        queries = self._queries
+        with torch.no_grad():
+            if vocabulary is None:
+                probabilities = label_probabilities(self._network, queries.embeddings, names)
+            else:
+                probabilities = match_probabilities(self._network, queries.embeddings, names)
+                categories.append(None)
+            best = (probabilities * queries.scores[:, None]).max(-1)
+            kept = best.values > threshold
+            logits, classes, scores = queries.logits[kept], best.indices[kept].tolist(), best.values[kept].tolist()
+        found, segments = assemble(logits, classes, scores, categories, self.geometry, overlap, fill=background)
+        return Panoptic(found, segments, self.digest)
+
+    def label(
+        self, mask: np.ndarray | Mask | Segmentation, vocabulary: VocabularyLike | None = None, top: int = 5
+    ) -> list[tuple[str, float]]:
+        """The most likely names of a region.
+
+        Args:
+            mask: (H, W) bool at the original size, or a `Segmentation` of this image (labelled as `segment` does).
+            vocabulary: names to choose from; COCO's 133 by default. Probabilities are among these.
+            top: how many to return, at most the size of the vocabulary.
+
+        Returns:
+            [(name, probability)], most likely first.
+        """
+        names = [category.name for category in parse_vocabulary(vocabulary)]
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise ValueError(f"top: expected a whole number from 1, got {top!r}")
+        with torch.no_grad():
+            probabilities = label_probabilities(self._network, self._embedding(mask), names)[0]
+            best = probabilities.topk(min(top, len(names)))
+        return [(names[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+    def _embedding(self, mask: np.ndarray | Mask | Segmentation) -> Tensor:
+        """(1, D) class embedding of a region."""
+        if isinstance(mask, Segmentation):
+            self._check_previous(mask, "mask: ")
+            return torch.tensor(mask.embedding, device=self._network.device)[None]
+        if not isinstance(mask, Mask):
+            mask = Mask(mask)
+        check(mask, self.size, "mask")
+        encoded = torch.from_numpy(self.geometry.mask_to_encoded(mask.array)).float()
+        height, width = self.geometry.mask_size
+        padded = torch.zeros(height * 4, width * 4)
+        padded[: encoded.shape[0], : encoded.shape[1]] = encoded
+        coverage = torch.nn.functional.avg_pool2d(padded[None], 4).to(self._network.device)  # (1, h/4, w/4)
+        return self._network.embed_masks(self._features, coverage)
+
+    def session(self) -> Session:
+        """An interactive session: objects, rounds, undo and redo."""
+        return Session(self)
+
+    # ---- saved or sent --------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """The scene as one safetensors file; half precision, so masks from it may differ by rounding.
+
+        It holds the features, the sizes and hashes, not the photo, and needs the same weights to be used again.
+        """
+        header = {
+            "version": SCENE_VERSION,
+            "weights": self.weights,
+            "image": self.digest,
+            "original": self.geometry.original,
+            "encoded": self.geometry.encoded,
+            "padded": self.geometry.padded,
+        }
+        return safetensors.torch.save(self._features.to_tensors(), {"seem.scene": json.dumps(header)})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_bytes` to a file."""
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, model: Model) -> Scene:
+        """The scene that `to_bytes` wrote.
+
+        Args:
+            data: the file's content; it may come from anywhere.
+            model: a model with the same weights.
+
+        Raises:
+            ValueError: not a scene, another version, other weights, or sizes and tensors that do not fit each other.
+        """
+        header = _scene_header(data)
+        if header.get("version") != SCENE_VERSION:
+            raise ValueError(f"scene: expected format version {SCENE_VERSION}, got {_show(header.get('version'))}")
+        if header.get("weights") != model.weights:
+            raise ValueError(f"scene: expected one of the weights {model.weights}, got {_show(header.get('weights'))}")
+        digest = header.get("image")
+        if not isinstance(digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+            raise ValueError(f'scene: expected the image as "sha256:" and 64 hex digits, got {_show(digest)}')
+        original: Any = header.get("original")
+        whole = isinstance(original, list) and len(original) == 2 and all(type(s) is int and s > 0 for s in original)
+        if not whole or original[0] * original[1] > model.max_pixels:
+            raise ValueError(
+                f"scene: expected [width, height] of at most {model.max_pixels} pixels, got {_show(original)}"
+            )
+        sizes = ImageGeometry.of((original[0], original[1]), model.network.config.image)
+        if [header.get("encoded"), header.get("padded")] != [list(sizes.encoded), list(sizes.padded)]:
+            raise ValueError(f"scene: expected encoded size {sizes.encoded}, got {_show(header.get('encoded'))}")
+        width, height = sizes.encoded
+        try:
+            tensors = safetensors.torch.load(data)
+            with torch.no_grad():
+                features = model.network.features_type.from_tensors(model.network, tensors, (height, width))
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise ValueError(f"scene: expected this model's features, got: {error}") from None
+        return cls(model.network, features, sizes, digest, model.weights)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: Model) -> Scene:
+        """The scene in a file that `save` wrote. Raises ValueError as `from_bytes`, and OSError."""
+        return cls.from_bytes(Path(path).read_bytes(), model)
+
+
+def _scene_header(data: bytes) -> dict[str, Any]:
+    """The JSON header, read without trusting any length in the file."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or not 0 < length <= min(len(data) - 8, MAX_HEADER):
+        raise ValueError(f"scene: expected a safetensors file, got {len(data)} bytes of something else")
+    try:
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["seem.scene"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("scene: expected a file that Scene.save wrote, got no scene header") from None
+    if not isinstance(header, dict):
+        raise ValueError("scene: expected a JSON object as header, got something else")
+    return header
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A float32 copy of its own, read-only."""
+    return read_only(np.array(tensor.detach().float().cpu().numpy(), copy=True))
+
+
+def _unit(name: str, value: float) -> float:
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number from 0 to 1, got {_show(value)}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected 0 to 1, got {value!r}")
+    return float(value)
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,49 @@
+"""A run's averaged weights as the files that `seem.load` opens.
+
+    python -m seem.training.export RUN --config CONFIG.toml --out src/seem/weights
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from seem.checkpoints.files import save_base, save_model, sha256_of
+from seem.training.loop import TrainConfig
+from seem.training.warm_start import warm_start
+
+
+def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | None = None) -> dict[str, str]:
+    """Write ``<name>-base.safetensors`` (kept if it is there and the same) and ``<name>.safetensors``; their hashes."""
+    model = warm_start(config.model, Path(config.base), config.seed).eval()
+    tensors = load_file(run / "checkpoint.safetensors")
+    with safe_open(run / "checkpoint.safetensors", "pt") as f:
+        step = int(f.metadata()["step"])
+    average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in average.items():
+            own[name].copy_(value)
+    name = config.model.name
+    base = out / f"{name}-base.safetensors"
+    save_base(model, base)
+    vocabulary = json.loads((run / "vocabulary.json").read_text())
+    save_model(model, out / f"{name}.safetensors", base, {"step": step, "trained_names": vocabulary, **(extra or {})})
+    hashes = {p.name: sha256_of(p) for p in (base, out / f"{name}.safetensors")}
+    (out / "sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
+    return hashes
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    print(json.dumps(export(TrainConfig.read(args.config), args.run, args.out), indent=1))

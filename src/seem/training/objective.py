@@ -1,0 +1,298 @@
+"""One photo's loss: interactive rounds, text, names, pixel-text alignment and object queries together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seem.model.pixel_decoder import pool_masks
+from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
+from seem.model.seem import SEEM, ImageFeatures
+from seem.training import simulate
+from seem.training.expressions import describe, expression, places_of
+from seem.training.losses import focal, importance_points, mask_bce, mask_dice, mask_iou, pairwise_cost
+from seem.training.matching import assign
+from seem.training.samples import Sample, Target, pad_to
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights of the terms and the mix of prompts; every field is a line of the training config."""
+
+    objects_per_image: int = 6
+    max_rounds: int = 4
+    prompt_mix: tuple[tuple[str, float], ...] = (
+        ("click", 0.5),
+        ("box", 0.12),
+        ("scribble", 0.1),
+        ("polygon", 0.06),
+        ("mask", 0.06),
+        ("text", 0.16),
+    )
+    text_with_click: float = 0.15  # share of visual prompts of named objects that also carry the name
+    mask_weight: float = 1.0
+    coarse_weight: float = 0.4
+    iou_weight: float = 1.0
+    name_weight: float = 0.5
+    pixel_weight: float = 2.0
+    query_weight: float = 0.5
+    query_points: int = 2048
+    classes_per_image: int = 24
+    synonym_cosine: float = 0.75  # names closer than this are neither right nor wrong
+
+
+class Vocabulary:
+    """All names of the training records and which of them are too alike to be told apart."""
+
+    def __init__(self, model: SEEM, names: list[str], config: ObjectiveConfig) -> None:
+        self.names = names
+        self.index = {n: i for i, n in enumerate(names)}
+        self.raw = torch.stack([s for s, _ in model.raw_text(names)])
+        alike = (self.raw @ self.raw.T) > config.synonym_cosine
+        alike.fill_diagonal_(False)
+        self.alike = alike
+
+    def embed(self, model: SEEM) -> Tensor:
+        return F.normalize(model.text_projection(self.raw), dim=-1)
+
+
+@dataclass
+class Item:
+    """One prompted object of the current photo."""
+
+    target: Target
+    prompts: list[VisualPrompt]
+    text: str | None
+    coverage: Tensor  # (H4, W4) padded
+    alternatives: list[Tensor]  # any of these is right too (a name shared by several instances)
+    previous: Tensor | None = None
+
+
+class Objective:
+    def __init__(self, model: SEEM, vocabulary: Vocabulary, config: ObjectiveConfig) -> None:
+        self.model, self.vocabulary, self.config = model, vocabulary, config
+
+    def __call__(
+        self, features: ImageFeatures, sample: Sample, rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[Tensor, Counter[str]]:
+        grid = tuple(s * 4 for s in features.state.grid)
+        text = self.vocabulary.embed(self.model)
+        coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid) for t in sample.targets}
+        log: Counter[str] = Counter()
+        total = features.joint.sum() * 0
+        items = self._items(sample, coverage, rng)
+        if items:
+            total = total + self._prompted(features, items, text, rng, log)
+        total = total + self._names(features, sample, coverage, text, log)
+        total = total + self._pixels(features, sample, coverage, text, rng, log)
+        if sample.complete and self.config.query_weight:
+            total = total + self.config.query_weight * self._queries(features, sample, coverage, text, generator, log)
+        log["total"] = float(total.detach())
+        return total, log
+
+    # ---- prompted objects -----------------------------------------------------------------------------------------
+
+    def _items(self, sample: Sample, coverage: dict[int, Tensor], rng: np.random.Generator) -> list[Item]:
+        c = self.config
+        usable = [t for t in sample.targets if t.single and t.sure and t.mask.sum() >= 64]
+        if not usable:
+            return []
+        kinds, weights = zip(*c.prompt_mix, strict=True)
+        p = np.array(weights) / sum(weights)
+        order = list(rng.permutation(len(usable)))
+        while len(order) < c.objects_per_image and len(order) < 3 * len(usable):
+            order += list(rng.permutation(len(usable)))
+        items = []
+        for i in order[: c.objects_per_image]:
+            target = usable[i]
+            same = [t for t in usable if target.name is not None and t.name == target.name]
+            kind = str(rng.choice(kinds, p=p))
+            named = target.name is not None and sample.complete
+            phrase, others = None, []
+            if kind == "text" and not named:
+                kind = "click"
+            if named and (kind == "text" or rng.random() < c.text_with_click):
+                assert target.name is not None
+                places = []
+                if kind == "text" and len(same) > 1:
+                    me = next(j for j, t in enumerate(same) if t is target)
+                    places = places_of(me, [describe(t.mask) for t in same])
+                    if not places:
+                        others = [coverage[id(t)] for t in same]
+                phrase = expression(target.name, places, rng)
+            prompts = [] if kind == "text" else [simulate.first_prompt(kind, target.mask, rng)]
+            items.append(Item(target, prompts, phrase, coverage[id(target)], others))
+        return items
+
+    def _prompted(
+        self, features: ImageFeatures, items: list[Item], text: Tensor, rng: np.random.Generator, log: Counter[str]
+    ) -> Tensor:
+        """Rounds without gradient up to a random one, then the one that is learned from."""
+        rounds = min(int(rng.geometric(0.4)) - 1, self.config.max_rounds)
+        h, w = features.mask_size
+        for _ in range(rounds):
+            with torch.no_grad():
+                out = self.model.decode(features, [self._prompt(i) for i in items])
+            for j, item in enumerate(items):
+                logits = out.logits[j, out.selected[j]]
+                click = simulate.next_click(item.coverage[:h, :w].numpy() > 0.5, logits.numpy() > 0, rng, 0.6)
+                item.previous = logits
+                if click is not None:
+                    item.prompts.append(click)
+        batch, _, _ = self.model.batch(features, [self._prompt(i) for i in items])
+        out = self.model.prompt_decoder(features.state, batch)
+        target = torch.stack([i.coverage for i in items])[:, None]  # (N, 1, H4, W4)
+        inside = torch.zeros(out.logits.shape[-2:])
+        inside[:h, :w] = 1
+        loss = self._mask_loss(out.logits, target, inside)
+        for j, item in enumerate(items):  # a name that several instances bear: the one it drew is right
+            if item.alternatives:
+                options = torch.stack(item.alternatives)
+                overlap = mask_iou(out.logits[j, :1].detach().expand_as(options), options)
+                chosen = options[int(overlap.argmax())]
+                target = target.clone()
+                target[j, 0] = chosen
+                loss = loss.clone()
+                loss[j] = self._mask_loss(out.logits[j : j + 1], target[j : j + 1], inside)[0]
+        single = torch.tensor([len(i.prompts) <= 1 for i in items])
+        best = loss[:, 1:].min(1).values if loss.shape[1] > 1 else loss[:, 0]
+        per_object = loss[:, 0] + torch.where(single, 1.0, 0.3) * best
+        coarse = self._mask_loss(out.coarse_logits, target, inside)
+        per_object = per_object + self.config.coarse_weight * (coarse[:, 0] + 0.3 * coarse[:, 1:].min(1).values)
+        iou = mask_iou(out.logits.detach(), target.expand_as(out.logits))
+        iou_loss = F.mse_loss(out.iou, iou)
+        # names from the masks that were predicted
+        log["mask"], log["iou_error"] = float(per_object.detach().mean()), float((out.iou.detach() - iou).abs().mean())
+        log["iou0"], log["rounds"] = float(iou[:, 0].mean()), rounds
+        total = self.config.mask_weight * per_object.mean() + self.config.iou_weight * iou_loss
+        named = [j for j, i in enumerate(items) if i.target.name in self.vocabulary.index]
+        if named:
+            embeddings = self.model.class_embeddings(features, out)[named, 0]
+            names = torch.tensor([self.vocabulary.index[str(items[j].target.name)] for j in named])
+            total = total + 0.3 * self.config.name_weight * self._name_loss(embeddings, text, names)
+        return total
+
+    def _prompt(self, item: Item) -> ObjectPrompt:
+        return ObjectPrompt(tuple(item.prompts), (item.text,) if item.text else (), (), item.previous)
+
+    @staticmethod
+    def _mask_loss(logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+        """(N, S): BCE, more of it near the border, and dice; padding does not count."""
+        ce = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+        border = (F.max_pool2d(target, 7, 1, 3) + F.max_pool2d(-target, 7, 1, 3)).clamp(0, 1)
+        weight = (1 + 3 * border) * inside
+        bce = (ce * weight).flatten(-2).sum(-1) / weight.flatten(-2).sum(-1)
+        # the same error matters more on a small object
+        share = (target * inside).flatten(-2).mean(-1).clamp(0.01, 0.25)
+        return 0.5 * bce / share.sqrt() + mask_dice(logits.masked_fill(inside == 0, -20), target)
+
+    # ---- names ----------------------------------------------------------------------------------------------------
+
+    def _name_loss(self, embeddings: Tensor, text: Tensor, names: Tensor) -> Tensor:
+        logits = self.model.class_logits(embeddings, text)
+        logits = logits.masked_fill(self.vocabulary.alike[names], -1e4)
+        return F.cross_entropy(logits, names)
+
+    def _names(
+        self, features: ImageFeatures, sample: Sample, coverage: dict[int, Tensor], text: Tensor, log: Counter[str]
+    ) -> Tensor:
+        """Pooled pixel embeddings of every annotated mask against its name."""
+        named = [t for t in sample.targets if t.name in self.vocabulary.index]
+        if not named:
+            return features.joint.sum() * 0
+        pooled = F.normalize(pool_masks(features.joint, torch.stack([coverage[id(t)] for t in named])), dim=-1)
+        names = torch.tensor([self.vocabulary.index[str(t.name)] for t in named])
+        loss = self._name_loss(pooled, text, names)
+        with torch.no_grad():
+            log["top1"] = float((self.model.class_logits(pooled, text).argmax(-1) == names).float().mean())
+        log["name"] = float(loss.detach())
+        return self.config.name_weight * loss
+
+    def _pixels(
+        self,
+        features: ImageFeatures,
+        sample: Sample,
+        coverage: dict[int, Tensor],
+        text: Tensor,
+        rng: np.random.Generator,
+        log: Counter[str],
+    ) -> Tensor:
+        """Every pixel against names in and not in the photo; only where the annotation says what is background."""
+        present: dict[int, Tensor] = {}
+        for t in sample.targets:
+            if t.name in self.vocabulary.index and (t.sure or t.name not in ("dining table", "bed", "couch")):
+                i = self.vocabulary.index[str(t.name)]
+                present[i] = torch.maximum(present[i], coverage[id(t)]) if i in present else coverage[id(t)]
+        if not present:
+            return features.joint.sum() * 0
+        alike = self.vocabulary.alike[list(present)].any(0)
+        absent = [i for i in rng.permutation(len(self.vocabulary.names)) if i not in present and not alike[i]]
+        chosen = [*present, *absent[: max(4, self.config.classes_per_image - len(present))]]
+        size = features.joint.shape[-2:]
+        target = torch.zeros(len(chosen), *size)
+        stacked = torch.stack(list(present.values()))[None]
+        target[: len(present)] = F.interpolate(stacked, size, mode="area")[0]
+        logits = torch.einsum("kd,dhw->khw", text[chosen], features.state.joint[0])
+        logits = logits * self.model.heat_scale.exp() + self.model.heat_bias
+        weight = torch.ones_like(target)
+        if not sample.complete:  # elsewhere the same thing may be unannotated; known pixels are negatives for the rest
+            known = target[: len(present)].amax(0) > 0.5
+            weight[:] = known.float()
+        weight[:, -(-features.size[0] // 8) :] = 0
+        weight[:, :, -(-features.size[1] // 8) :] = 0
+        loss = (focal(logits, target) * weight).sum() / weight.sum().clamp_min(1)
+        positive = (1 - target[: len(present)]) + target[: len(present)]
+        dice = mask_dice(logits[: len(present)].masked_fill(weight[: len(present)] == 0, -20), target[: len(present)] * positive)
+        dice = dice.mean() if sample.complete else dice.sum() * 0
+        log["pixel"], log["pixel_dice"] = float(loss.detach()), float(dice.detach())
+        return self.config.pixel_weight * (4 * loss + 0.25 * dice)
+
+    # ---- object queries -------------------------------------------------------------------------------------------
+
+    def _queries(
+        self,
+        features: ImageFeatures,
+        sample: Sample,
+        coverage: dict[int, Tensor],
+        text: Tensor,
+        generator: torch.Generator,
+        log: Counter[str],
+    ) -> Tensor:
+        """Hungarian matching on class and sampled mask points, at every prediction point (SPEC section 11)."""
+        targets = [t for t in sample.targets if t.single and t.kind == "thing" and t.name in self.vocabulary.index]
+        outputs = self.model.prompt_decoder.objects(features.state)
+        total = features.joint.sum() * 0
+        masks = torch.stack([coverage[id(t)] for t in targets]) if targets else torch.zeros(0, *outputs[0].logits.shape[-2:])
+        names = torch.tensor([self.vocabulary.index[str(t.name)] for t in targets], dtype=torch.long)
+        for i, out in enumerate(outputs):
+            if i not in (0, 2, len(outputs) - 1):
+                continue
+            logits = out.logits[0].flatten(1)
+            points = importance_points(logits.detach(), self.config.query_points, generator)
+            embeddings = self.model.object_embeddings(features, out)[0]
+            wanted = torch.zeros(len(logits))
+            if len(targets):
+                similarity = self.model.class_logits(embeddings, text)
+                with torch.no_grad():
+                    cost = pairwise_cost(logits[:, points], masks.flatten(1)[:, points])
+                    cost = cost - 2 * similarity.softmax(-1)[:, names]
+                    rows, columns = assign(cost.numpy())
+                q, t = torch.from_numpy(rows), torch.from_numpy(columns)
+                matched, wanted_masks = logits[q][:, points], masks.flatten(1)[t][:, points]
+                mask_loss = (mask_bce(matched[:, None], wanted_masks[:, None]) + mask_dice(matched[:, None], wanted_masks[:, None])).mean()
+                name_loss = self._name_loss(embeddings[q], text, names[t])
+                wanted[q] = mask_iou(out.logits[0][q].detach(), masks[t])
+                total = total + 2 * mask_loss + 0.3 * name_loss
+                log["query_iou"] = float(wanted[q].mean())
+            objectness = F.binary_cross_entropy_with_logits(out.iou[0], wanted, reduction="none")
+            total = total + 2 * (objectness * torch.where(wanted > 0, 1.0, 0.3)).mean()
+        log["query"] = float(total.detach())
+        return total
+
+
+__all__ = ["Item", "Objective", "ObjectiveConfig", "ReferencePrompt", "Vocabulary"]

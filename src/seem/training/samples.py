@@ -1,0 +1,96 @@
+"""What one training step reads: the features of one photo and its objects' masks.
+
+A record is one line of a JSON Lines file: {"id", "image", "width", "height", "set", "complete", "objects": [{"rle":
+{"size", "counts"}, "name", "kind", "crowd", "doubtful", "semantic"}]}; ``complete`` says that every instance of the
+80 COCO classes is annotated, so that what is not annotated is background.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seem.training.simulate import shrink
+
+
+@dataclass
+class Target:
+    """One annotated object."""
+
+    mask: np.ndarray  # (h, w) bool at the encoded size
+    coverage: np.ndarray  # (h/4, w/4) float in 0..1
+    name: str | None
+    kind: str  # "thing", "stuff" or "part"
+    single: bool  # one instance, not a crowd or a region of several
+    sure: bool  # the mask can be trusted
+
+
+@dataclass
+class Sample:
+    key: str
+    spatial: dict[str, Tensor]
+    semantic: dict[str, Tensor]
+    size: tuple[int, int]
+    targets: list[Target]
+    complete: bool
+    ignore: list[np.ndarray] = field(default_factory=list)
+
+
+def decode_rle(rle: dict[str, Any]) -> np.ndarray:
+    """Uncompressed COCO run lengths -> (h, w) bool."""
+    h, w = rle["size"]
+    counts = np.asarray(rle["counts"])
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(w, h).T
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear, so that a mask annotated on a smaller photo keeps smooth borders."""
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR)) > 127
+
+
+def read_records(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """Raises ValueError naming the file and line of a record that cannot be used."""
+    records = []
+    for file in files:
+        for number, line in enumerate(file.open(), 1):
+            try:
+                record = json.loads(line)
+                record["id"], record["objects"], record["width"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{file}:{number}: not a training record ({error})") from None
+            records.append(record)
+    return records
+
+
+def load_targets(record: dict[str, Any], size: tuple[int, int], limit: int, rng: np.random.Generator) -> list[Target]:
+    """Up to ``limit`` objects of a record at the encoded size, those without a usable mask left out."""
+    objects = [o for o in record["objects"] if o.get("rle")]
+    if len(objects) > limit:
+        weight = np.array([np.sqrt(o.get("area", 1)) + 1.0 for o in objects])
+        picks = rng.choice(len(objects), limit, replace=False, p=weight / weight.sum())
+        objects = [objects[i] for i in sorted(picks)]
+    targets = []
+    for o in objects:
+        mask = resize_mask(decode_rle(o["rle"]), size)
+        if not mask.any():
+            continue
+        single = not o.get("crowd") and not o.get("semantic")
+        targets.append(
+            Target(mask, shrink(mask), o.get("name"), o.get("kind", "thing"), single, not o.get("doubtful"))
+        )
+    return targets
+
+
+def pad_to(array: Tensor, size: tuple[int, int]) -> Tensor:
+    """Zero-pad the last two axes right and bottom."""
+    return torch.nn.functional.pad(array, (0, size[1] - array.shape[-1], 0, size[0] - array.shape[-2]))
