@@ -35,7 +35,16 @@ WHOLE = ("rng_", "points_", "ref_", "memory_indices", "selfattn_names", "selfatt
 CELLS = 3000  # that are kept of an output
 POINTS = 512  # of a permutation, the rest is never looked at
 EXACT = ("prev_mask", "prev_low_8x10", "prev_mask_64x80")
-DROPPED = ("_mask_l1_", "_mask_l2_", "fp", "dt_gt_blob_kornia070", "final_grounding_mask", "_queries_0", "_queries_1", "_queries_2")
+DROPPED = (
+    "_mask_l1_",
+    "_mask_l2_",
+    "fp",
+    "dt_gt_blob_kornia070",
+    "final_grounding_mask",
+    "_queries_0",
+    "_queries_1",
+    "_queries_2",
+)
 
 
 def thin(value: np.ndarray) -> np.ndarray:

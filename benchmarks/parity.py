@@ -194,7 +194,9 @@ class RecordedDraws:
         return ours.shape == recorded.shape and bool(torch.allclose(ours, recorded, atol=1e-6))
 
     def query_rows(self, total: int, per_object: int, objects: int) -> Tensor:
-        return self.rows[0].flatten()[: per_object * objects]
+        count = per_object * objects
+        rows = self.rows[0]
+        return rows.flatten() if rows.numel() == count else rows.reshape(-1, count)  # one draw for all rows, or each
 
     def memory_slots(self, slots: int, objects: int) -> Tensor:
         if not self.slots:
@@ -238,6 +240,14 @@ class Folder:
             module.load_state_dict(state, assign=True)
             module.requires_grad_(False)
         return module
+
+    def share(self, other: Folder) -> None:
+        """Take parts and encoded images from a folder of the same architecture: equal names have equal weights."""
+        for name in ("image_encoder", "pixel_decoder", "text_encoder", "decoder"):
+            state = other.part(name).state_dict()
+            self.network.get_submodule(name).load_state_dict(state, assign=True)
+        self._loaded = other._loaded
+        self._maps, self._decoded, self._prepared = other._maps, other._decoded, other._prepared
 
     def noise_of(self, key: str) -> float:
         """Recorded difference between float32 and float64 of one output, 0 if it was not measured."""
@@ -659,7 +669,8 @@ def check_demo(folder: Folder, npz: Npz, report: Report, name: str) -> None:
         named = next((k for k in ("scribble", "point", "polygon", "boxmask") if k in words), None)
         named = named or ("scribble" if draws.sets and draws.sets[0].shape[1] > 100 else "point")
         positive = pad_mask(masks[named][None], h, w)
-        draws.known = int(positive.sum()) == draws.sets[0].shape[1] or int(positive.sum()) > 512
+        pixels = len(draws.indices[0]) if draws.indices else draws.sets[0].shape[1]
+        draws.known = int(positive.sum()) == pixels and not draws.sets[1].shape[1]
         visual = folder.part("decoder").read_prompts(
             folder.prepared("random"), [Strokes(positive, torch.zeros_like(positive))], draws
         )
@@ -751,11 +762,15 @@ def check_composed(folder: Folder, npz: Npz, report: Report, name: str) -> None:
     assert best is not None
     run = best[1]
     report.notes.append(f"images taken to be {best[2]}; points as recorded")
-    if "matched_id" in npz and "out_prob" in npz:
+    if "out_prob" in npz:
         finish_grounding(run, encoded[0][1], npz, report, "random")
-    else:
-        assert run.prompts.visual is not None
-        choose_by_visual(run, run.prompts.visual)
+        assert run.match is not None
+        report.values("out_prob", run.match, npz["out_prob"], DECODER)
+    assert run.prompts.visual is not None
+    choose_by_visual(run, run.prompts.visual)
+    if "out_prob" not in npz:
+        check_match(run, npz, report)
+    check_chosen(run, npz, report)
     compare(run, npz, report, name)
 
 
@@ -905,6 +920,8 @@ def check_file(folder: Folder, path: Path) -> dict[str, Any]:
             check(folder, npz, report, path.stem)
     except Skip as reason:
         return line | {"status": "skipped", "reason": str(reason)}
+    except (LookupError, RuntimeError, ValueError, AssertionError) as error:
+        return line | {"status": "fail", "reason": f"{type(error).__name__}: {error}"}
     worst = [v["relative"] for v in report.outputs.values() if "relative" in v]
     unchecked = [k for k in npz if k not in report.seen and not _INPUTS.match(k)]
     return line | {

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from seem.predict.model import Model
 from seem.predict.scene import Scene
 from tests.fakes import WEIGHTS, FakeNetwork
+
+# The same examples on every run, and no deadline: CI machines are shared.
+settings.register_profile("seem", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("seem")
 
 RED_BOX = (20, 30, 60, 70)
 BLUE_BOX = (90, 20, 130, 60)

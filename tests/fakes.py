@@ -101,6 +101,12 @@ class FakeNetwork(nn.Module):
         embeddings = torch.stack([self.embed_masks(features, inside[:, s]) for s in range(3)], 1)
         return Decoded(logits, scores, embeddings, torch.ones(len(objects), dtype=torch.long))
 
+    def semantic_regions(self, features: FakeFeatures, text: Tensor) -> Tensor | None:
+        return None
+
+    def propose(self, features: FakeFeatures, phrase: str) -> ObjectQueries:
+        return self.decode_objects(features)
+
     def decode_objects(self, features: FakeFeatures) -> ObjectQueries:
         """One query per palette colour and half of the image."""
         distance = (features.colours - self.palette[:, :, None, None]).square().sum(1)  # (7, h4, w4)

@@ -62,7 +62,8 @@ class ImageGeometry:
 
     def to_encoded(self, points: np.ndarray) -> np.ndarray:
         """(n, 2) continuous xy of the original -> (n, 2) float32 xy of the encoded image."""
-        return (np.asarray(points, np.float64) * self.scale).astype(np.float32)
+        encoded: np.ndarray = (points * self.scale).astype(np.float32)
+        return encoded
 
     def mask_to_encoded(self, mask: np.ndarray) -> np.ndarray:
         """(H, W) bool -> (h, w) bool: pixels covered by half or more; all touched ones if none is, so never empty."""
@@ -313,7 +314,7 @@ def clip_polyline(points: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]
     """The pieces of a line inside [0, width] x [0, height], each (k, 2), k >= 1 (Liang-Barsky)."""
     line = np.clip(np.asarray(points, np.float64), -1e9, 1e9)
     upper = np.array(size, np.float64)
-    inside: np.ndarray = np.logical_and(line >= 0, line <= upper).all(1)
+    inside: np.ndarray = np.asarray(((line >= 0) & (line <= upper)).all(1))
     if inside.all():
         return [line]
     if len(line) == 1:
@@ -329,7 +330,7 @@ def clip_polyline(points: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]
     reached = enter < leave
     enter, leave = np.where(reached, enter, 0.0), np.where(reached, leave, 0.0)
     first = (start + enter[:, None] * step).clip(0.0, upper)
-    last = (start + leave[:, None] * step).clip(0.0, upper)
+    last = np.where(inside[1:, None], line[1:], (start + leave[:, None] * step).clip(0.0, upper))
     kept = np.flatnonzero(reached & ((first != last).any(1) | ~moving.any(1)))
     pieces = []
     for run in np.split(kept, np.flatnonzero((np.diff(kept) > 1) | ~inside[kept[1:]]) + 1) if len(kept) else []:

@@ -221,12 +221,13 @@ class Reference:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", str(getattr(self.image, "digest", ""))):
             raise TypeError(f"Reference.image: expected a Scene, got {_show(self.image)}")
-        if not isinstance(self.prompt, VISUAL_TYPES):
+        prompt: object = self.prompt
+        if not isinstance(prompt, VISUAL_TYPES):
             expected = "a Click, Box, Scribble, Polygon or Mask"
-            raise TypeError(f"Reference.prompt: expected {expected}, got {_show(self.prompt)}")
-        if not is_positive(self.prompt):
-            raise ValueError(f"Reference.prompt: expected a positive prompt, got {_show(self.prompt)}")
-        check(self.prompt, self.image.size, name="Reference.prompt")
+            raise TypeError(f"Reference.prompt: expected {expected}, got {_show(prompt)}")
+        if not is_positive(prompt):
+            raise ValueError(f"Reference.prompt: expected a positive prompt, got {_show(prompt)}")
+        check(prompt, self.image.size, name="Reference.prompt")
 
     def to_json(self) -> JSON:
         """{"type": "reference", "image": "sha256:…", "prompt": {…}}"""

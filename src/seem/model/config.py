@@ -49,7 +49,8 @@ class PromptDecoderConfig:
     cross_dim: int = 128  # width inside attention between tokens and image
     ffn_dim: int = 2048
     two_way_layers: int = 2  # tokens and the stride-16 image stream attend each other
-    masked_layers: int = 4  # masked cross-attention, cycling strides 32, 16, 8
+    masked_layers: int = 4  # masked cross-attention of the object queries, cycling strides 32, 16, 8
+    masked_prompts: bool = False  # prompted queries go through them too (no gain for clicks, half as slow again)
     object_queries: int = 64
     candidates: int = 4  # query rows (and masks) per prompted object
     memory_tokens: int = 8

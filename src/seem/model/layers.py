@@ -24,16 +24,20 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, inner_dim)
         self.out_proj = nn.Linear(inner_dim, dim)
 
-    def _split(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
         return x.view(b, n, self.heads, c // self.heads).transpose(1, 2)  # (B, heads, n, c)
 
     def project_keys(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        return self._split(self.k_proj(key)), self._split(self.v_proj(value))
+        return self.split(self.k_proj(key)), self.split(self.v_proj(value))
 
     def attend(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
         """``mask`` True = may attend, broadcastable to (B, heads, queries, keys)."""
-        q = self._split(self.q_proj(query))
+        return self.attend_projected(self.q_proj(query), keys, mask)
+
+    def attend_projected(self, query: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
+        """`attend` with queries (B, n, inner) that are projected already."""
+        q = self.split(query)
         batch = max(q.shape[0], keys[0].shape[0])  # either side may be shared by all objects
         q, k, v = (t.expand(batch, -1, -1, -1) for t in (q, *keys))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -285,10 +285,12 @@ class OfficialSEEM(nn.Module):
     def embed_masks(self, features: OfficialFeatures, masks: Tensor) -> Tensor:
         """Any masks (N, h/4, w/4) in 0..1 -> (N, D): the class embedding of the object query that overlaps most."""
         objects = self.decode_objects(features)
-        theirs, ours = objects.logits.sigmoid().flatten(1), masks.to(objects.logits).flatten(1)
-        both = ours @ theirs.T  # (N, Q)
-        overlap = both / (ours.sum(1)[:, None] + theirs.sum(1) - both).clamp(min=1e-6)
-        return objects.embeddings[overlap.argmax(1)]
+        theirs = objects.logits.sigmoid().flatten(1)  # (Q, h/4 * w/4)
+        best = []
+        for mask in masks.to(theirs).flatten(1):
+            overlap = torch.minimum(mask, theirs).sum(1) / torch.maximum(mask, theirs).sum(1).clamp(min=1e-6)
+            best.append(int(overlap.argmax()))
+        return objects.embeddings[best]
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> FocalNet | DaViT | SamViT:

@@ -3,8 +3,8 @@
     prompted objects   candidate queries + visual, text, reference and memory tokens, one object a batch row
                        1. two-way layers: tokens among themselves, tokens <- image, perceptron, image <- tokens
                        2. mask features: the prompted stride-16 stream, upsampled to stride 4
-                       3. masked layers: candidate queries read strides 32, 16, 8 inside their own last mask
-    object queries     the same layers on the unprompted image (its stream never changes), all rows together
+    object queries     1. the same layers on the unprompted image (its stream never changes), all rows together
+                       2. masked layers: they read strides 32, 16, 8 inside their own last mask, and each other
 
 Who attends to whom is the row "tiny" of `attention_rules`; in words: an object's queries, tokens and memories see each
 other and nothing of another object. Memory tokens read the image only inside the previous mask. The two-way layers and
@@ -30,13 +30,20 @@ class ImageState:
     """What the image alone decides, projected once: nothing here is paid again by a prompt."""
 
     stream: Tensor  # (1, h16 * w16, dim) image stream
-    position: Tensor  # (1, h16 * w16, dim)
     grid: tuple[int, int]  # (h16, w16)
-    levels: list[tuple[Tensor, Tensor]]  # keys and values of each masked layer
-    grids: list[tuple[int, int]]  # their sizes
-    middle: Tensor  # (1, 64, h8, w8) added inside the upsampling
-    fine: Tensor  # (1, mask_dim, h4, w4)
+    stream_bias: list[Tensor]  # what the positions add to each two-way layer's (and the last) projection of the stream
+    plain: Tensor  # the first layer's projection of the stream without a dense prompt
+    middle: Tensor  # (1, h8, w8, 64) added inside the upsampling
+    fine: Tensor  # (1, h4, w4, mask_dim)
     joint: Tensor  # (1, joint_dim, h8, w8) pixel embeddings, L2-normalised
+
+
+@dataclass
+class Levels:
+    """Keys and values of the masked layers; only object queries need them, so they are projected when asked for."""
+
+    keys: list[tuple[Tensor, Tensor]]
+    grids: list[tuple[int, int]]
 
 
 @dataclass
@@ -58,7 +65,7 @@ class DecoderOutput:
     logits: Tensor  # (N, S, h4, w4)
     iou: Tensor  # (N, S) logit of the predicted IoU is clamped to 0..1 by the caller
     queries: Tensor  # (N, S, dim)
-    coarse_logits: Tensor  # (N, S, h4, w4) before the masked layers
+    coarse_logits: Tensor  # (N, S, h4, w4) before the masked layers; the same tensor where there are none
 
 
 class TwoWayLayer(nn.Module):
@@ -76,6 +83,11 @@ class TwoWayLayer(nn.Module):
         self.from_tokens = Attention(c.dim, c.heads, c.cross_dim)
         self.norm4 = nn.LayerNorm(c.dim)
 
+    def stream_weights(self) -> tuple[Tensor, Tensor]:
+        """The three projections that read the image stream, as one: keys, values, and the stream's own queries."""
+        parts = (self.to_image.k_proj, self.to_image.v_proj, self.from_tokens.q_proj)
+        return torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+
     def tokens(
         self, x: Tensor, pos: Tensor, keys: tuple[Tensor, Tensor], self_mask: Tensor | None, image_mask: Tensor | None
     ) -> Tensor:
@@ -86,8 +98,10 @@ class TwoWayLayer(nn.Module):
         x = self.norm2(x + self.to_image.attend(x + pos, keys, image_mask))
         return self.norm3(x + self.mlp(x))
 
-    def image(self, stream: Tensor, position: Tensor, x: Tensor, pos: Tensor, mask: Tensor | None) -> Tensor:
-        return self.norm4(stream + self.from_tokens(stream + position, x + pos, x, mask))
+    def image(self, stream: Tensor, queries: Tensor, x: Tensor, pos: Tensor, mask: Tensor | None) -> Tensor:
+        """``queries`` (B, cells, cross_dim) is the stream's part of `stream_weights`."""
+        keys = self.from_tokens.project_keys(x + pos, x)
+        return self.norm4(stream + self.from_tokens.attend_projected(queries, keys, mask))
 
 
 class MaskedLayer(nn.Module):
@@ -165,36 +179,61 @@ class PromptDecoder(nn.Module):
 
     # ---- once per image -------------------------------------------------------------------------------------------
 
-    def project(self, maps: PixelMaps, joint: Tensor, position: RandomFourierPosition) -> ImageState:
-        """Everything that prompts only read."""
-        c = self.config
-        h, w = maps.embedding.shape[-2:]
-        canvas = float(c.position_canvas)
+    def levels(self, maps: PixelMaps, position: RandomFourierPosition) -> Levels:
+        """What the masked layers read: strides 32, 16 and 8 in turn."""
+        canvas = float(self.config.position_canvas)
         half = F.avg_pool2d(maps.semantic, 2, ceil_mode=True)
-        levels, grids = [], []
+        keys, grids = [], []
         for i, layer in enumerate(self.masked):
             source = (half, maps.semantic, maps.middle)[i % 3]
             feature = self.level_projections[i % 3](source)
             size = (feature.shape[-2], feature.shape[-1])
             key = feature.flatten(2).transpose(1, 2) + self.level_embed.weight[i % 3]
             pos = position.grid(*size, (32.0, 16.0, 8.0)[i % 3], canvas)
-            levels.append(layer.cross.project_keys(key + pos, key))
+            keys.append(layer.cross.project_keys(key + pos, key))
             grids.append(size)
+        return Levels(keys, grids)
+
+    def project(self, maps: PixelMaps, joint: Tensor, position: RandomFourierPosition) -> ImageState:
+        """Everything that prompts only read."""
+        h, w = maps.embedding.shape[-2:]
+        canvas = float(self.config.position_canvas)
+        stream = maps.embedding.flatten(2).transpose(1, 2)
+        cells = position.grid(h, w, 16.0, canvas).unsqueeze(0)
+        bias = [self._position_bias(cells, i) for i in range(len(self.two_way) + 1)]
         return ImageState(
-            stream=maps.embedding.flatten(2).transpose(1, 2),
-            position=position.grid(h, w, 16.0, canvas).unsqueeze(0),
+            stream=stream,
             grid=(h, w),
-            levels=levels,
-            grids=grids,
-            middle=self.middle_skip(maps.middle),
-            fine=maps.fine,
+            stream_bias=bias,
+            plain=self._project_stream(stream + self.no_dense.weight, bias[0], 0),
+            middle=self.middle_skip(maps.middle).permute(0, 2, 3, 1).contiguous(),
+            fine=maps.fine.permute(0, 2, 3, 1).contiguous(),
             joint=F.normalize(joint, dim=1),
         )
 
+    def _stream_weights(self, i: int) -> tuple[Tensor, Tensor]:
+        if i < len(self.two_way):
+            return self.two_way[i].stream_weights()
+        a = self.final_attn
+        return torch.cat([a.k_proj.weight, a.v_proj.weight]), torch.cat([a.k_proj.bias, a.v_proj.bias])
+
+    def _position_bias(self, cells: Tensor, i: int) -> Tensor:
+        """Keys and queries see stream + position, values the stream alone; a projection is linear, so this is added."""
+        weight, bias = self._stream_weights(i)
+        d = self.config.cross_dim
+        out = F.linear(cells, weight)
+        return torch.cat([out[..., :d], torch.zeros_like(out[..., d : 2 * d]), out[..., 2 * d :]], -1) + bias
+
+    def _project_stream(self, stream: Tensor, bias: Tensor, i: int) -> Tensor:
+        weight = self._stream_weights(i)[0]
+        if stream.shape[0] == 1:  # one pass over the result instead of two
+            return torch.addmm(bias[0], stream[0], weight.T).unsqueeze(0)
+        return F.linear(stream, weight) + bias
+
     # ---- once per prompt ------------------------------------------------------------------------------------------
 
-    def forward(self, image: ImageState, batch: TokenBatch) -> DecoderOutput:
-        """Prompted objects: N rows, S candidate masks each."""
+    def forward(self, image: ImageState, batch: TokenBatch, levels: Levels | None = None) -> DecoderOutput:
+        """Prompted objects: N rows, S candidate masks each; ``levels`` only if the config sends prompts there."""
         c, n = self.config, batch.tokens.shape[0]
         queries = torch.where(batch.grounding[:, None, None], self.grounding_queries.weight, self.spatial_queries.weight)
         parts = [self.score_token.weight.expand(n, -1, -1), queries, batch.tokens]
@@ -209,47 +248,55 @@ class PromptDecoder(nn.Module):
         column = None if bool(mask.all()) else mask[:, None, None]
         image_mask = self._memory_mask(batch, image.grid, x.shape[1], first_memory) if first_memory else None
 
+        d = c.cross_dim
         stream = self._stream(image, batch)
-        for layer in self.two_way:
-            keys = layer.to_image.project_keys(stream + image.position, stream)
+        plain = batch.dense is None and batch.similarity is None
+        for i, layer in enumerate(self.two_way):
+            read = image.plain if plain and i == 0 else self._project_stream(stream, image.stream_bias[i], i)
+            keys = layer.to_image.split(read[..., :d]), layer.to_image.split(read[..., d : 2 * d])
             x = layer.tokens(x, pos, keys, column, image_mask)
-            stream = layer.image(stream, image.position, x, pos, column)
-        keys = self.final_attn.project_keys(stream + image.position, stream)
+            stream = layer.image(stream, read[..., 2 * d :], x, pos, column)
+        read = self._project_stream(stream, image.stream_bias[-1], len(self.two_way))
+        keys = self.final_attn.split(read[..., :d]), self.final_attn.split(read[..., d:])
         x = self.final_norm(x + self.final_attn.attend(x + pos, keys, image_mask))
 
         features = self.mask_features(stream, image)
         rows = slice(1, 1 + c.candidates)
         coarse = self._masks(x[:, rows], features)
         logits = coarse
-        for i, layer in enumerate(self.masked):
-            allowed = self._inside(logits, image.grids[i])
-            x_rows = layer(x[:, rows], pos[:, rows], image.levels[i], allowed, None)
+        masked = self.masked if levels is not None else ()
+        for i, layer in enumerate(masked):
+            assert levels is not None
+            allowed = self._inside(logits, levels.grids[i])
+            x_rows = layer(x[:, rows], pos[:, rows], levels.keys[i], allowed, None)
             x = torch.cat([x[:, :1], x_rows, x[:, 1 + c.candidates :]], 1)
-            if i + 1 < len(self.masked):
+            if i + 1 < len(masked):
                 logits = self._masks(x_rows, features).detach()
-        if len(self.masked):
+        if len(masked):
             logits = self._masks(x[:, rows], features)
         return DecoderOutput(logits, self.iou_head(x[:, 0]), x[:, rows], coarse)
 
-    def objects(self, image: ImageState) -> list[DecoderOutput]:
+    def objects(self, image: ImageState, levels: Levels) -> list[DecoderOutput]:
         """Object queries; one output per prediction point (two), the last is the answer. N = 1."""
         x = self.object_queries.weight.unsqueeze(0)
         pos = self.object_positions.weight.unsqueeze(0)
         stream = image.stream + self.no_dense.weight
-        for layer in self.two_way:
-            keys = layer.to_image.project_keys(stream + image.position, stream)
+        d = self.config.cross_dim
+        for i, layer in enumerate(self.two_way):
+            read = image.plain if i == 0 else self._project_stream(stream, image.stream_bias[i], i)
+            keys = layer.to_image.split(read[..., :d]), layer.to_image.split(read[..., d : 2 * d])
             x = layer.tokens(x, pos, keys, None, None)
         features = self.mask_features(stream, image)
         outputs = [self._object_output(x, features)]
         for i, layer in enumerate(self.masked):
-            allowed = self._inside(outputs[-1].logits, image.grids[i])
-            x = layer(x, pos, image.levels[i], allowed, None)
+            allowed = self._inside(outputs[-1].logits, levels.grids[i])
+            x = layer(x, pos, levels.keys[i], allowed, None)
             outputs.append(self._object_output(x, features))
         return outputs
 
     def _object_output(self, x: Tensor, features: Tensor) -> DecoderOutput:
         y = self.out_norm(x)
-        logits = torch.einsum("nsc,nchw->nshw", self.object_mask_embed(y), features)
+        logits = _multiply(self.object_mask_embed(y), features)
         return DecoderOutput(logits, self.object_iou_head(y)[..., 0], y, logits)
 
     def _stream(self, image: ImageState, batch: TokenBatch) -> Tensor:
@@ -263,15 +310,14 @@ class PromptDecoder(nn.Module):
         return stream
 
     def mask_features(self, stream: Tensor, image: ImageState) -> Tensor:
-        """(N, h16 * w16, dim) -> (N, mask_dim, h4, w4)."""
-        h, w = image.grid
-        y = self.up1(stream.transpose(1, 2).reshape(stream.shape[0], -1, h, w)) + image.middle
-        y = self.up2(F.gelu(self.up_norm(y))) + image.fine
-        return F.gelu(y)
+        """(N, h16 * w16, dim) -> (N, h4, w4, mask_dim)."""
+        y = _double(stream.unflatten(1, image.grid), self.up1) + image.middle
+        y = F.gelu(F.layer_norm(y, self.up_norm.weight.shape, self.up_norm.weight, self.up_norm.bias, self.up_norm.eps))
+        return F.gelu(_double(y, self.up2) + image.fine)
 
     def _masks(self, queries: Tensor, features: Tensor) -> Tensor:
         embed = torch.stack([head(queries[:, i]) for i, head in enumerate(self.mask_embed)], 1)
-        return (embed @ features.flatten(2)).view(*embed.shape[:2], *features.shape[-2:])
+        return _multiply(embed, features)
 
     @staticmethod
     def _inside(logits: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -286,3 +332,17 @@ class PromptDecoder(nn.Module):
         mask = torch.ones(inside.shape[0], 1, length, inside.shape[-1], dtype=torch.bool, device=inside.device)
         mask[:, :, first:] = inside.unsqueeze(1)
         return mask
+
+
+def _double(x: Tensor, up: nn.ConvTranspose2d) -> Tensor:
+    """A 2x2 transposed convolution of stride 2 on (N, h, w, C): one matrix product and a shuffle."""
+    n, h, w, c = x.shape
+    out = up.weight.shape[1]
+    weight = up.weight.permute(2, 3, 1, 0).reshape(4 * out, c)
+    y = F.linear(x, weight).view(n, h, w, 2, 2, out).transpose(2, 3).reshape(n, 2 * h, 2 * w, out)
+    return y if up.bias is None else y + up.bias
+
+
+def _multiply(embed: Tensor, features: Tensor) -> Tensor:
+    """(N, S, C) x (N, h, w, C) -> mask logits (N, S, h, w)."""
+    return (embed @ features.flatten(1, 2).transpose(1, 2)).unflatten(-1, features.shape[1:3])

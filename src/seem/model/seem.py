@@ -23,7 +23,7 @@ from seem.model.config import SEEMConfig
 from seem.model.image_encoder.efficientnet_lite import EfficientNetLite
 from seem.model.image_encoder.tiny_vit import TinyViT
 from seem.model.pixel_decoder import JointProjection, LightPixelDecoder, PixelMaps, pool_masks
-from seem.model.prompt_decoder import DecoderOutput, ImageState, PromptDecoder, TokenBatch
+from seem.model.prompt_decoder import DecoderOutput, ImageState, Levels, PromptDecoder, TokenBatch
 from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.model.sentence_encoder import SentenceEncoder
 from seem.model.visual_sampler import POSITIVE, VisualSampler, dense_prompt, interior_points
@@ -31,6 +31,7 @@ from seem.model.visual_sampler import POSITIVE, VisualSampler, dense_prompt, int
 TEXT_CACHE = 4096  # phrases whose embeddings are kept
 MAX_TEXT_TOKENS = 16  # word tokens of one phrase that the decoder sees
 REFERENCE_POINTS = 16
+LIKELY = 1.1  # a pixel belongs to a name from a probability of 0.25 = sigmoid(-1.1)
 MAX_PEAKS, MIN_PEAK = 10, 0.2  # of a heat map, for `propose`
 
 
@@ -203,13 +204,19 @@ class SEEM(nn.Module):
     def decode(self, features: ImageFeatures, objects: Sequence[ObjectPrompt]) -> Decoded:
         """N objects in one pass -> S candidate masks each, and the one that the prompts match."""
         batch, matched_text, point_sets = self.batch(features, objects)
-        out: DecoderOutput = self.prompt_decoder(features.state, batch)
+        out: DecoderOutput = self.prompt_decoder(features.state, batch, self._prompt_levels(features))
         h, w = features.mask_size
         logits = out.logits[..., :h, :w]
         scores = out.iou.clamp(0, 1)
         embeddings = self.class_embeddings(features, out)
         selected = self.select(logits, scores, embeddings, matched_text, point_sets)
         return Decoded(logits, scores, embeddings, selected)
+
+    def levels(self, features: ImageFeatures) -> Levels:
+        return self.prompt_decoder.levels(features.maps, self.visual_sampler.position)
+
+    def _prompt_levels(self, features: ImageFeatures) -> Levels | None:
+        return self.levels(features) if self.config.prompt_decoder.masked_prompts else None
 
     def class_embeddings(self, features: ImageFeatures, out: DecoderOutput) -> Tensor:
         """(N, S, D): what the query says plus the mean of the pixel embeddings inside its mask."""
@@ -329,7 +336,7 @@ class SEEM(nn.Module):
 
     def decode_objects(self, features: ImageFeatures) -> ObjectQueries:
         """Every object query of the image: panoptic, instance and semantic come from these."""
-        out = self.prompt_decoder.objects(features.state)[-1]
+        out = self.prompt_decoder.objects(features.state, self.levels(features))[-1]
         h, w = features.mask_size
         embeddings = self.object_embeddings(features, out)
         return ObjectQueries(out.logits[0, :, :h, :w], embeddings[0], out.iou[0].sigmoid())
@@ -369,6 +376,19 @@ class SEEM(nn.Module):
     def class_logits(self, embeddings: Tensor, text: Tensor) -> Tensor:
         """(…, D) x (K, D) -> (…, K), at the learned temperature."""
         return embeddings @ text.T * self.logit_scale.exp()
+
+    def semantic_regions(self, features: ImageFeatures, text: Tensor) -> Tensor | None:
+        """Mask logits (K, h/4, w/4) of K names by pixel: > 0 where a name is likely and likelier than the others.
+
+        Stuff comes from here: it has no instances for object queries to find.
+        """
+        heat = self.text_heatmap(features, text)
+        first = heat.topk(min(2, len(heat)), 0).values
+        others = torch.where(heat == first[0], first[-1], first[0]) if len(heat) > 1 else torch.full_like(heat, -9.0)
+        logits = torch.minimum(heat - others, heat + LIKELY)
+        large = F.interpolate(logits[None], scale_factor=2, mode="bilinear", align_corners=False)[0]
+        h, w = features.mask_size
+        return large[:, :h, :w]
 
     def text_heatmap(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """Logits (K, h/8, w/8) that a pixel belongs to what the text names."""

@@ -41,6 +41,16 @@ def match_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str])
     return torch.cat([probabilities[:, :k], probabilities[:, k:].sum(1, keepdim=True)], 1)
 
 
+def phrase_probabilities(network: SEEM, queries: ObjectQueries, phrase: str) -> Tensor:
+    """(Q,) that each proposed region is what a phrase names.
+
+    The class embedding says what the region is among known names, the pixels whether they show the phrase at all;
+    both must agree, so their geometric mean counts.
+    """
+    named = match_probabilities(network, queries.embeddings, [phrase])[:, 0]
+    return named if queries.presence is None else (named * queries.presence).sqrt()
+
+
 def contains(phrase: str, name: str) -> bool:
     """Whether every word of a name stands in a phrase, singular or plural.
 

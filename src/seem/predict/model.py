@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from seem import geometry, images
+from seem import images
 from seem.geometry import ImageGeometry
+from seem.model.image_input import network_input
 from seem.predict.scene import Scene
 
 if TYPE_CHECKING:
@@ -62,20 +62,10 @@ class Model:
         """
         pixels = images.load_image(image, self.max_pixels)
         sizes = ImageGeometry.of((pixels.shape[1], pixels.shape[0]), self.network.config.image)
-        small = geometry.resize_image(pixels, sizes.encoded, self.network.config.image.interpolation)
+        values, size = network_input(pixels, self.network.config.image, self.device)
         with torch.no_grad():
-            features = self.network.encode_image(self._normalise(small, sizes), (sizes.encoded[1], sizes.encoded[0]))
+            features = self.network.encode_image(values, size)
         return Scene(self.network, features, sizes, images.digest(pixels), self.weights)
-
-    def _normalise(self, pixels: np.ndarray, sizes: ImageGeometry) -> torch.Tensor:
-        """(h, w, 3) uint8 -> (1, 3, H, W) float32, normalised first and then zero-padded right and bottom."""
-        config = self.network.config.image
-        values = torch.tensor(pixels, device=self.device).permute(2, 0, 1).float()
-        mean = torch.tensor(config.mean, device=self.device)[:, None, None]
-        std = torch.tensor(config.std, device=self.device)[:, None, None]
-        padded = torch.zeros(1, 3, sizes.padded[1], sizes.padded[0], device=self.device)
-        padded[0, :, : pixels.shape[0], : pixels.shape[1]] = (values - mean) / std
-        return padded
 
 
 def load(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 PANOPTIC_THRESHOLD = 0.3  # a query's class probability x predicted IoU must exceed it
 OVERLAP_THRESHOLD = 0.8  # of a query's own mask that must stay visible behind better ones
 
+STUFF_SCORE = 0.4  # of a region that only its pixels' names tell of; things that are surer lie over it
+STUFF_AREA = 0.005  # share of the image below which such a region is noise
+
+
+def stuff_regions(regions: Tensor, is_stuff: Sequence[bool]) -> list[int]:
+    """Which of (K, h/4, w/4) mask logits by pixel are stuff that is there."""
+    share = (regions > 0).flatten(1).float().mean(1).tolist()
+    return [i for i, stuff in enumerate(is_stuff) if stuff and share[i] >= STUFF_AREA]
+
 
 @dataclass(frozen=True)
 class PanopticSegment:
@@ -123,6 +132,7 @@ def assemble(
     sizes: ImageGeometry,
     overlap: float = OVERLAP_THRESHOLD,
     fill: bool = False,
+    remainders: int = 0,
 ) -> tuple[np.ndarray, tuple[PanopticSegment, ...]]:
     """One segment per pixel out of overlapping masks (SPEC section 13).
 
@@ -136,6 +146,7 @@ def assemble(
         categories: names; None stands for "something else": it competes for pixels and leaves them to nothing.
         sizes: the image's sizes.
         overlap: see above, 0..1.
+        remainders: how many of the last masks are what lies behind the rest, and so may be covered to any extent.
         fill: give all pixels that would be nothing to one stuff segment, "others".
 
     Returns:
@@ -163,7 +174,8 @@ def assemble(
     stuff: dict[str, int] = {}
     for rank, i in enumerate(order, start=1):
         category = categories[classes[i]]
-        if category is None or visible[rank] == 0 or visible[rank] < overlap * full[rank]:
+        needed = 1 if i >= len(scores) - remainders else max(1.0, overlap * full[rank])
+        if category is None or visible[rank] < needed:
             continue
         if not category.is_thing and category.name in stuff:
             ids[rank] = stuff[category.name]

@@ -18,8 +18,21 @@ from torch import Tensor
 from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.predict.encoding import object_prompt, visual_prompts
-from seem.predict.instances import DEFAULT_THRESHOLD, find_instances, label_probabilities, match_probabilities
-from seem.predict.panoptic import OVERLAP_THRESHOLD, PANOPTIC_THRESHOLD, Panoptic, assemble
+from seem.predict.instances import (
+    DEFAULT_THRESHOLD,
+    find_instances,
+    label_probabilities,
+    match_probabilities,
+    phrase_probabilities,
+)
+from seem.predict.panoptic import (
+    OVERLAP_THRESHOLD,
+    PANOPTIC_THRESHOLD,
+    STUFF_SCORE,
+    Panoptic,
+    assemble,
+    stuff_regions,
+)
 from seem.predict.segmentation import Segmentation, read_only
 from seem.predict.session import Session
 from seem.prompts import MAX_PROMPTS, PROMPT_TYPES, Mask, Prompt, Reference, Text, check, is_positive
@@ -114,14 +127,12 @@ class Scene:
         Raises:
             ValueError, TypeError: as `segment`, with the object's number in the message; more than 1000 prompts.
         """
-        if isinstance(objects, (str, bytes)) or not isinstance(objects, Sequence):
-            raise TypeError(f"objects: expected a list of lists of prompts, got {_show(objects)}")
+        _check_list("objects", objects, "a list of lists of prompts")
         if previous is not None and len(previous) != len(objects):
             raise ValueError(f"previous: expected {len(objects)} results or None, got {len(previous)}")
         checked = []
         for i, prompts in enumerate(objects):
-            if isinstance(prompts, (str, bytes, *PROMPT_TYPES)) or not isinstance(prompts, Sequence):
-                raise TypeError(f"objects[{i}]: expected a list of prompts, got {_show(prompts)}")
+            _check_list(f"objects[{i}]", prompts, "a list of prompts")
             checked.append(self._check_object(prompts, previous[i] if previous else None, f"objects[{i}]: "))
         total = sum(len(prompts) for prompts in objects)
         if total > MAX_PROMPTS:
@@ -172,7 +183,7 @@ class Scene:
 
     # ---- checks ---------------------------------------------------------------------------------------------------
 
-    def _check_object(self, prompts: Sequence[Prompt], previous: Previous | None, where: str) -> ObjectPrompt:
+    def _check_object(self, prompts: Sequence[object], previous: Previous | None, where: str) -> ObjectPrompt:
         """One object's prompts, checked and mapped to the encoded image."""
         if not prompts:
             raise ValueError(f"{where}prompts: expected at least one prompt, got none")
@@ -235,9 +246,9 @@ class Scene:
         threshold = _unit("threshold", threshold)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
-        queries = self._queries
         with torch.no_grad():
-            probabilities = match_probabilities(self._network, queries.embeddings, [phrase])[:, 0]
+            queries = self._network.propose(self._features, phrase)
+            probabilities = phrase_probabilities(self._network, queries, phrase)
             chosen = find_instances(queries, probabilities, threshold, limit)
         return [
             Segmentation(
@@ -288,7 +299,16 @@ class Scene:
             best = (probabilities * queries.scores[:, None]).max(-1)
             kept = best.values > threshold
             logits, classes, scores = queries.logits[kept], best.indices[kept].tolist(), best.values[kept].tolist()
-        found, segments = assemble(logits, classes, scores, categories, self.geometry, overlap, fill=background)
+            text = self._network.encode_text(names).sentence
+            regions = self._network.semantic_regions(self._features, text)
+            stuff: list[int] = []
+            if regions is not None:
+                stuff = stuff_regions(regions, [not category.is_thing for category in named])
+                logits = torch.cat([logits, regions[stuff]])
+                classes, scores = classes + stuff, scores + [STUFF_SCORE] * len(stuff)
+        found, segments = assemble(
+            logits, classes, scores, categories, self.geometry, overlap, fill=background, remainders=len(stuff)
+        )
         return Panoptic(found, segments, self.digest)
 
     def label(
@@ -412,6 +432,11 @@ def _scene_header(data: bytes) -> dict[str, Any]:
 def _array(tensor: Tensor) -> np.ndarray:
     """A float32 copy of its own, read-only."""
     return read_only(np.array(tensor.detach().float().cpu().numpy(), copy=True))
+
+
+def _check_list(name: str, value: object, expected: str) -> None:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name}: expected {expected}, got {_show(value)}")
 
 
 def _unit(name: str, value: float) -> float:

@@ -30,6 +30,7 @@ class Instance:
 
 
 def describe(mask: np.ndarray) -> Instance:
+    """Of a (h, w) bool mask with at least one pixel."""
     ys, xs = np.nonzero(mask)
     h, w = mask.shape
     return Instance((xs.mean() + 0.5) / w, (ys.mean() + 0.5) / h, len(xs) / (h * w), (ys.max() + 1) / h)
@@ -55,9 +56,9 @@ def places_of(target: int, instances: list[Instance], margin: float = 0.08) -> l
             found.append("nearest")
     if all(1.5 * me.area < o.area for o in others):
         found.append("smallest")
-    if len(others) >= 2 and any(o.x < me.x - margin for o in others) and any(o.x > me.x + margin for o in others):
-        if all(abs(me.x - 0.5) < abs(o.x - 0.5) - margin / 2 for o in others):
-            found.append("middle")
+    between = any(o.x < me.x - margin for o in others) and any(o.x > me.x + margin for o in others)
+    if between and all(abs(me.x - 0.5) < abs(o.x - 0.5) - margin / 2 for o in others):
+        found.append("middle")
     return found
 
 

@@ -9,35 +9,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seem.model.config import ImageConfig
+from seem.images import load_image
+from seem.model.config import ImageConfig, SEEMConfig
+from seem.model.image_input import network_input
 from seem.model.seem import SEEM
-
-
-def encoded_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
-    """(h, w) after the resize rule."""
-    scale = config.target / (max(width, height) if config.resize == "long" else min(width, height))
-    if config.max is not None:
-        scale = min(scale, config.max / max(width, height))
-    return max(1, round(height * scale)), max(1, round(width * scale))
+from seem.training.samples import read_records
+from seem.training.warm_start import warm_start
 
 
 def load_pixels(path: str, config: ImageConfig) -> tuple[Tensor, tuple[int, int]]:
-    """A photo as (1, 3, H, W) normalised and padded, and its unpadded (h, w)."""
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
-    h, w = encoded_size(image.width, image.height, config)
-    array = np.asarray(image.resize((w, h), Image.Resampling.BILINEAR), np.float32)
-    array = (array - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
-    m = config.pad_multiple
-    padded = np.zeros((-(-h // m) * m, -(-w // m) * m, 3), np.float32)
-    padded[:h, :w] = array
-    return torch.from_numpy(padded).permute(2, 0, 1)[None], (h, w)
+    """A photo as (1, 3, H, W) normalised and padded, and its unpadded (h, w); the same pixels as at inference."""
+    return network_input(load_image(path), config)
 
 
 def feature_path(folder: Path, key: str) -> Path:
@@ -67,24 +53,31 @@ def write_features(model: SEEM, records: list[dict[str, Any]], folder: Path, par
         temporary.replace(path)
         done += 1
         if done % 50 == 0:
-            print(f"{i + 1}/{len(records[part::parts])} {(time.monotonic() - started) / done:.3f} s each", flush=True)
+            seconds = (time.monotonic() - started) / done
+            print(f"{i + 1}/{len(records[part::parts])} {seconds:.3f} s each", flush=True)
 
 
 def read_features(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(spatial, semantic) maps, float32, batch 1."""
     maps = load_file(path)
-    split = {name: {k.split(".")[1]: v.float()[None] for k, v in maps.items() if k.startswith(name)} for name in ("spatial", "semantic")}
+    split: dict[str, dict[str, Tensor]] = {"spatial": {}, "semantic": {}}
+    for key, value in maps.items():
+        encoder, name = key.split(".")
+        split[encoder][name] = value.float()[None]
     return split["spatial"], split["semantic"]
 
 
-if __name__ == "__main__":
-    from seem.model.config import SEEMConfig
-    from seem.training.warm_start import warm_start
-
-    base, out, part, parts, *lists = sys.argv[1:]
+def write_features_of(
+    model_config: SEEMConfig, base: Path, records: list[Path], folder: Path, part: int = 0, parts: int = 1
+) -> None:
+    """One process's share (every ``parts``-th photo from ``part``) of `write_features`, on one thread."""
     torch.set_num_threads(1)
-    network = warm_start(SEEMConfig(), Path(base)).eval()
-    network.image_encoder.to(memory_format=torch.channels_last)
-    network.semantic_encoder.to(memory_format=torch.channels_last)
-    todo = [json.loads(line) for name in lists for line in Path(name).open()]
-    write_features(network, todo, Path(out), int(part), int(parts))
+    model = warm_start(model_config, base).eval()
+    model.image_encoder.to(memory_format=torch.channels_last)
+    model.semantic_encoder.to(memory_format=torch.channels_last)
+    write_features(model, read_records(records), folder, part, parts)
+
+
+if __name__ == "__main__":  # BASE OUT PART PARTS RECORDS...; `seem train features` starts several of these
+    base, out, part, parts, *lists = sys.argv[1:]
+    write_features_of(SEEMConfig(), Path(base), [Path(f) for f in lists], Path(out), int(part), int(parts))

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import time
 import tomllib
 from collections import Counter
@@ -63,6 +64,8 @@ class TrainConfig:
     decay_from: float = 0.7  # share of the steps after which the rate falls to zero linearly
     clip: float = 1.0
     accumulate: int = 1  # photos per process and step
+    light: int = 0  # further photos per process and step that only teach names
+    light_weight: float = 1.0
     ema: float = 0.998
     targets_per_image: int = 24
     seed: int = 0
@@ -95,7 +98,11 @@ class Trainer:
         groups = []
         for warm in (True, False):
             for decays in (True, False):
-                params = [p for n, p in self.learned.items() if n.startswith(WARM) == warm and (p.ndim > 1 and "embed" not in n) == decays]
+                params = [
+                    p
+                    for n, p in self.learned.items()
+                    if n.startswith(WARM) == warm and (p.ndim > 1 and "embed" not in n) == decays
+                ]
                 groups.append(
                     {
                         "params": params,
@@ -106,13 +113,15 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.98))
         self.average = {n: p.detach().clone() for n, p in self.learned.items()}
         self.step, self.seconds = 0, 0.0
+        features = Path(config.features)
         self.sets = [
-            [r for r in read_records([Path(f)]) if not r.get("dev") and feature_path(Path(config.features), r["id"]).exists()]
+            [r for r in read_records([Path(f)]) if not r.get("dev") and feature_path(features, r["id"]).exists()]
             for f, _ in config.records
         ]
         self.weights = np.array([w if s else 0.0 for s, (_, w) in zip(self.sets, config.records, strict=True)])
         if not self.weights.sum():
             raise ValueError(f"no record of {[f for f, _ in config.records]} has cached features in {config.features}")
+        self.with_names = np.array([any(o.get("name") for r in s for o in r["objects"]) for s in self.sets])
         names = sorted({o["name"] for s in self.sets for r in s for o in r["objects"] if o.get("name")})
         known = self.out / "vocabulary.json"
         if known.exists():  # a resumed run keeps the names that it began with
@@ -121,8 +130,10 @@ class Trainer:
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
-    def sample(self, rng: np.random.Generator) -> Sample:
-        chosen = self.sets[int(rng.choice(len(self.sets), p=self.weights / self.weights.sum()))]
+    def sample(self, rng: np.random.Generator, named: bool = False) -> Sample:
+        """A photo's features and targets; ``named`` leaves out the sets without names."""
+        weights = np.where(self.with_names, self.weights, 0.0) if named and self.with_names.any() else self.weights
+        chosen = self.sets[int(rng.choice(len(self.sets), p=weights / weights.sum()))]
         record = chosen[int(rng.integers(len(chosen)))]
         path = feature_path(Path(self.config.features), record["id"])
         spatial, semantic = read_features(path)
@@ -137,11 +148,13 @@ class Trainer:
         started = time.monotonic()
         logs: Counter[str] = Counter()
         self.optimizer.zero_grad(set_to_none=False)
+        keys: list[str] = []
         for i in range(self.config.accumulate):
             seed = [self.config.seed, self.step, self.rank, i]
             rng = np.random.default_rng(seed)
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             sample = self.sample(rng)
+            keys.append(sample.key)
             features = self.model.project(self.model.pixel_decoder(sample.spatial, sample.semantic), sample.size)
             loss, log = self.objective(features, sample, rng, generator)
             if not math.isfinite(float(loss.detach())):
@@ -149,8 +162,19 @@ class Trainer:
             (loss / self.config.accumulate).backward()
             logs.update(log)
             logs.update({f"n_{k}": 1 for k in log})
+        for i in range(self.config.light):
+            rng = np.random.default_rng([self.config.seed, self.step, self.rank, self.config.accumulate + i])
+            sample = self.sample(rng, named=True)
+            keys.append(sample.key)
+            maps = self.model.pixel_decoder(sample.spatial, sample.semantic)
+            loss, log = self.objective.light(maps, sample, rng)
+            (loss * (self.config.light_weight / self.config.light)).backward()
+            logs.update({f"light_{k}": v for k, v in log.items()})
+            logs.update({f"n_light_{k}": 1 for k in log})
         self._average_gradients()
-        torch.nn.utils.clip_grad_norm_(list(self.learned.values()), self.config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(list(self.learned.values()), self.config.clip)
+        if not bool(torch.isfinite(norm)):  # before it reaches the weights, and with them the next checkpoint
+            raise FloatingPointError(f"gradient is {float(norm)} at step {self.step} on {', '.join(keys)}")
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate(self.config, self.step)
         self.optimizer.step()
@@ -190,7 +214,8 @@ class Trainer:
                 tensors |= {f"{k}.{n}": moments[k] for k in ("exp_avg", "exp_avg_sq", "step")}
         self.out.mkdir(parents=True, exist_ok=True)
         temporary = self.out / f"checkpoint.{os.getpid()}.tmp"
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"step": str(self.step), "seconds": str(self.seconds)})
+        metadata = {"step": str(self.step), "seconds": str(self.seconds)}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
         (self.out / "vocabulary.json").write_text(json.dumps(self.objective.vocabulary.names))
         temporary.replace(self.out / "checkpoint.safetensors")
 
@@ -206,7 +231,8 @@ class Trainer:
                 p.copy_(tensors[f"model.{n}"])
                 self.average[n].copy_(tensors[f"average.{n}"])
                 if f"step.{n}" in tensors:
-                    self.optimizer.state[p] = {k: tensors[f"{k}.{n}"].clone() for k in ("step", "exp_avg", "exp_avg_sq")}
+                    moments = ("step", "exp_avg", "exp_avg_sq")
+                    self.optimizer.state[p] = {k: tensors[f"{k}.{n}"].clone() for k in moments}
         return True
 
     def averaged(self) -> SEEM:
@@ -230,14 +256,17 @@ def train(config: TrainConfig, out: Path, time_budget: float | None = None) -> N
         print(f"{'resumed at' if resumed else 'from'} step {trainer.step}; {sizes}", flush=True)
     started = saved = time.monotonic()
     window: Counter[str] = Counter()
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
     while trainer.step < config.steps:
         window.update(trainer.train_step())
         now = time.monotonic()
-        over = torch.tensor(float(time_budget is not None and now - started > time_budget))
+        over = torch.tensor(float(bool(stop) or (time_budget is not None and now - started > time_budget)))
         if world > 1:
             dist.broadcast(over, 0)
         if rank == 0 and trainer.step % 20 == 0:
-            means: dict[str, Any] = {k: round(v / window[f"n_{k}"], 3) for k, v in window.items() if not k.startswith("n_")}
+            sums = {k: v for k, v in window.items() if not k.startswith("n_")}
+            means: dict[str, Any] = {k: round(v / window[f"n_{k}"], 3) for k, v in sums.items()}
             line = {"step": trainer.step, "seconds": round(trainer.seconds), **means}
             print(json.dumps(line), flush=True)
             window.clear()

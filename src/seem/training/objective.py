@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seem.model.pixel_decoder import pool_masks
+from seem.model.pixel_decoder import PixelMaps, pool_masks
 from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.model.seem import SEEM, ImageFeatures
 from seem.training import simulate
@@ -88,8 +88,8 @@ class Objective:
         items = self._items(sample, coverage, rng)
         if items:
             total = total + self._prompted(features, items, text, rng, log)
-        total = total + self._names(features, sample, coverage, text, log)
-        total = total + self._pixels(features, sample, coverage, text, rng, log)
+        total = total + self._names(features.joint, sample, coverage, text, log)
+        total = total + self._pixels(features.joint, sample, coverage, text, rng, log)
         if sample.complete and self.config.query_weight:
             total = total + self.config.query_weight * self._queries(features, sample, coverage, text, generator, log)
         log["total"] = float(total.detach())
@@ -162,8 +162,9 @@ class Objective:
         single = torch.tensor([len(i.prompts) <= 1 for i in items])
         best = loss[:, 1:].min(1).values if loss.shape[1] > 1 else loss[:, 0]
         per_object = loss[:, 0] + torch.where(single, 1.0, 0.3) * best
-        coarse = self._mask_loss(out.coarse_logits, target, inside)
-        per_object = per_object + self.config.coarse_weight * (coarse[:, 0] + 0.3 * coarse[:, 1:].min(1).values)
+        if out.coarse_logits is not out.logits:
+            coarse = self._mask_loss(out.coarse_logits, target, inside)
+            per_object = per_object + self.config.coarse_weight * (coarse[:, 0] + 0.3 * coarse[:, 1:].min(1).values)
         iou = mask_iou(out.logits.detach(), target.expand_as(out.logits))
         iou_loss = F.mse_loss(out.iou, iou)
         # names from the masks that were predicted
@@ -198,14 +199,25 @@ class Objective:
         logits = logits.masked_fill(self.vocabulary.alike[names], -1e4)
         return F.cross_entropy(logits, names)
 
+    def light(
+        self, maps: PixelMaps, sample: Sample, rng: np.random.Generator
+    ) -> tuple[Tensor, Counter[str]]:
+        """Names and pixels alone: a tenth of the cost of a whole photo, so the joint space sees more photos."""
+        grid = (maps.fine.shape[-2], maps.fine.shape[-1])
+        coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid) for t in sample.targets}
+        joint, text = self.model.joint(maps), self.vocabulary.embed(self.model)
+        log: Counter[str] = Counter()
+        total = self._names(joint, sample, coverage, text, log)
+        return total + self._pixels(joint, sample, coverage, text, rng, log), log
+
     def _names(
-        self, features: ImageFeatures, sample: Sample, coverage: dict[int, Tensor], text: Tensor, log: Counter[str]
+        self, joint: Tensor, sample: Sample, coverage: dict[int, Tensor], text: Tensor, log: Counter[str]
     ) -> Tensor:
         """Pooled pixel embeddings of every annotated mask against its name."""
         named = [t for t in sample.targets if t.name in self.vocabulary.index]
         if not named:
-            return features.joint.sum() * 0
-        pooled = F.normalize(pool_masks(features.joint, torch.stack([coverage[id(t)] for t in named])), dim=-1)
+            return joint.sum() * 0
+        pooled = F.normalize(pool_masks(joint, torch.stack([coverage[id(t)] for t in named])), dim=-1)
         names = torch.tensor([self.vocabulary.index[str(t.name)] for t in named])
         loss = self._name_loss(pooled, text, names)
         with torch.no_grad():
@@ -215,7 +227,7 @@ class Objective:
 
     def _pixels(
         self,
-        features: ImageFeatures,
+        joint: Tensor,
         sample: Sample,
         coverage: dict[int, Tensor],
         text: Tensor,
@@ -229,25 +241,24 @@ class Objective:
                 i = self.vocabulary.index[str(t.name)]
                 present[i] = torch.maximum(present[i], coverage[id(t)]) if i in present else coverage[id(t)]
         if not present:
-            return features.joint.sum() * 0
+            return joint.sum() * 0
         alike = self.vocabulary.alike[list(present)].any(0)
         absent = [i for i in rng.permutation(len(self.vocabulary.names)) if i not in present and not alike[i]]
         chosen = [*present, *absent[: max(4, self.config.classes_per_image - len(present))]]
-        size = features.joint.shape[-2:]
+        size = joint.shape[-2:]
         target = torch.zeros(len(chosen), *size)
         stacked = torch.stack(list(present.values()))[None]
         target[: len(present)] = F.interpolate(stacked, size, mode="area")[0]
-        logits = torch.einsum("kd,dhw->khw", text[chosen], features.state.joint[0])
+        logits = torch.einsum("kd,dhw->khw", text[chosen], F.normalize(joint, dim=1)[0])
         logits = logits * self.model.heat_scale.exp() + self.model.heat_bias
         weight = torch.ones_like(target)
         if not sample.complete:  # elsewhere the same thing may be unannotated; known pixels are negatives for the rest
             known = target[: len(present)].amax(0) > 0.5
             weight[:] = known.float()
-        weight[:, -(-features.size[0] // 8) :] = 0
-        weight[:, :, -(-features.size[1] // 8) :] = 0
+        weight[:, -(-sample.size[0] // 8) :] = 0
+        weight[:, :, -(-sample.size[1] // 8) :] = 0
         loss = (focal(logits, target) * weight).sum() / weight.sum().clamp_min(1)
-        positive = (1 - target[: len(present)]) + target[: len(present)]
-        dice = mask_dice(logits[: len(present)].masked_fill(weight[: len(present)] == 0, -20), target[: len(present)] * positive)
+        dice = mask_dice(logits[: len(present)].masked_fill(weight[: len(present)] == 0, -20), target[: len(present)])
         dice = dice.mean() if sample.complete else dice.sum() * 0
         log["pixel"], log["pixel_dice"] = float(loss.detach()), float(dice.detach())
         return self.config.pixel_weight * (4 * loss + 0.25 * dice)
@@ -265,7 +276,7 @@ class Objective:
     ) -> Tensor:
         """Hungarian matching on class and sampled mask points, at every prediction point (SPEC section 11)."""
         targets = [t for t in sample.targets if t.single and t.kind == "thing" and t.name in self.vocabulary.index]
-        outputs = self.model.prompt_decoder.objects(features.state)
+        outputs = self.model.prompt_decoder.objects(features.state, self.model.levels(features))
         total = features.joint.sum() * 0
         masks = torch.stack([coverage[id(t)] for t in targets]) if targets else torch.zeros(0, *outputs[0].logits.shape[-2:])
         names = torch.tensor([self.vocabulary.index[str(t.name)] for t in targets], dtype=torch.long)

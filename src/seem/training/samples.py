@@ -45,9 +45,11 @@ class Sample:
 
 
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:
-    """Uncompressed COCO run lengths -> (h, w) bool."""
+    """Uncompressed COCO run lengths -> (h, w) bool. Raises ValueError if the counts are not h * w pixels."""
     h, w = rle["size"]
-    counts = np.asarray(rle["counts"])
+    counts = np.asarray(rle["counts"], np.int64)
+    if counts.ndim != 1 or (counts < 0).any() or counts.sum() != h * w:
+        raise ValueError(f"run lengths add up to {counts.sum()}, expected {h} x {w}")
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(w, h).T
 
@@ -59,13 +61,17 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_records(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """Raises ValueError naming the file and line of a record that cannot be used."""
+    """Records of JSON Lines files; a relative ``image`` is relative to its file.
+
+    Raises ValueError naming the file and line of a record that cannot be used.
+    """
     records = []
     for file in files:
         for number, line in enumerate(file.open(), 1):
             try:
                 record = json.loads(line)
-                record["id"], record["objects"], record["width"]
+                record["id"], record["objects"], record["width"], record["complete"]
+                record["image"] = str(file.parent / record["image"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{file}:{number}: not a training record ({error})") from None
             records.append(record)
@@ -81,7 +87,10 @@ def load_targets(record: dict[str, Any], size: tuple[int, int], limit: int, rng:
         objects = [objects[i] for i in sorted(picks)]
     targets = []
     for o in objects:
-        mask = resize_mask(decode_rle(o["rle"]), size)
+        try:
+            mask = resize_mask(decode_rle(o["rle"]), size)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"record {record['id']}, object {o.get('name')!r}: {error}") from None
         if not mask.any():
             continue
         single = not o.get("crowd") and not o.get("semantic")

@@ -51,18 +51,29 @@ def pick_point(region: np.ndarray, rng: np.random.Generator, centre: float = 0.5
     return (np.array([x, y]) + jitter).astype(np.float32) * cell
 
 
+def is_inside(mask: np.ndarray, point: np.ndarray) -> bool:
+    """Whether the pixel that holds a continuous xy is in the mask; never so outside the image."""
+    x, y = (int(v) for v in np.floor(point))
+    return 0 <= x < mask.shape[1] and 0 <= y < mask.shape[0] and bool(mask[y, x])
+
+
 def click(mask: np.ndarray, rng: np.random.Generator, centre: float = 0.5, positive: bool = True) -> VisualPrompt:
     """A first click; of a mask too thin for a whole cell, a random pixel of it."""
     point = pick_point(shrink(mask) > 0.6, rng, centre)
-    if point is None or not mask[min(int(point[1]), mask.shape[0] - 1), min(int(point[0]), mask.shape[1] - 1)]:
+    if point is None or not is_inside(mask, point):  # a cell at the border may reach beyond the image
         ys, xs = np.nonzero(mask)
         i = int(rng.integers(len(xs)))
         point = np.array([xs[i], ys[i]], np.float32) + 0.5
     return VisualPrompt("click", positive, point[None].astype(np.float32))
 
 
-def next_click(target: np.ndarray, predicted: np.ndarray, rng: np.random.Generator, centre: float = 0.5) -> VisualPrompt | None:
-    """The robot's answer on stride-4 maps: into the missed or the wrongly taken region, whichever holds the deepest point."""
+def next_click(
+    target: np.ndarray, predicted: np.ndarray, rng: np.random.Generator, centre: float = 0.5
+) -> VisualPrompt | None:
+    """The robot's answer on stride-4 maps: into the missed or the wrongly taken region, whichever is deeper somewhere.
+
+    None where the two masks agree.
+    """
     missed, wrong = target & ~predicted, predicted & ~target
     depth_missed = distance_transform(missed).max() if missed.any() else 0.0
     depth_wrong = distance_transform(wrong).max() if wrong.any() else 0.0
@@ -97,8 +108,7 @@ def scribble(mask: np.ndarray, rng: np.random.Generator, positive: bool = True) 
         angle += rng.normal(0, 0.5)
         for _ in range(6):
             nxt = at + step * np.array([np.cos(angle), np.sin(angle)], np.float32)
-            x, y = int(nxt[0]), int(nxt[1])
-            if 0 <= x < mask.shape[1] and 0 <= y < mask.shape[0] and mask[y, x]:
+            if is_inside(mask, nxt):
                 break
             angle += rng.uniform(0.5, 2.0)
         else:
@@ -106,7 +116,7 @@ def scribble(mask: np.ndarray, rng: np.random.Generator, positive: bool = True) 
         at = nxt.astype(np.float32)
         points.append(at)
     if len(points) == 1:
-        points.append(points[0] + np.float32(0.5))
+        points.append(points[0] + np.float32(0.25))
     return VisualPrompt("scribble", positive, np.stack(points).astype(np.float32), width=5.0)
 
 

@@ -19,7 +19,10 @@ from seem.model.seem import SEEM
 SAM_NAMES = [
     (r"mask_decoder\.transformer\.layers\.(\d)\.self_attn\.", r"prompt_decoder.two_way.\1.self_attn."),
     (r"mask_decoder\.transformer\.layers\.(\d)\.cross_attn_token_to_image\.", r"prompt_decoder.two_way.\1.to_image."),
-    (r"mask_decoder\.transformer\.layers\.(\d)\.cross_attn_image_to_token\.", r"prompt_decoder.two_way.\1.from_tokens."),
+    (
+        r"mask_decoder\.transformer\.layers\.(\d)\.cross_attn_image_to_token\.",
+        r"prompt_decoder.two_way.\1.from_tokens.",
+    ),
     (r"mask_decoder\.transformer\.layers\.(\d)\.mlp\.lin1\.", r"prompt_decoder.two_way.\1.mlp.layers.0."),
     (r"mask_decoder\.transformer\.layers\.(\d)\.mlp\.lin2\.", r"prompt_decoder.two_way.\1.mlp.layers.1."),
     (r"mask_decoder\.transformer\.layers\.(\d)\.norm", r"prompt_decoder.two_way.\1.norm"),
@@ -46,8 +49,9 @@ def sam_decoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     out["prompt_decoder.spatial_queries.weight"] = tokens[1:]
     out["prompt_decoder.grounding_queries.weight"] = tokens[1:].clone()
     out["prompt_decoder.no_dense.weight"] = state["prompt_encoder.no_mask_embed"][None]
-    out["visual_sampler.kind.weight"] = torch.cat([state[f"prompt_encoder.point_embeddings.{i}.weight"] for i in range(4)])
-    out["visual_sampler.reference.weight"] = out["visual_sampler.kind.weight"][:2].clone()
+    kinds = torch.cat([state[f"prompt_encoder.point_embeddings.{i}.weight"] for i in range(4)])
+    out["visual_sampler.kind.weight"] = kinds
+    out["visual_sampler.reference.weight"] = kinds[:2].clone()
     out["visual_sampler.position.projection"] = state["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     return out
 

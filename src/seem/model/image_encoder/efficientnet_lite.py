@@ -78,6 +78,8 @@ class SameConv2d(nn.Conv2d):
         super().__init__(channels_in, channels_out, kernel, stride, padding, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size == (1, 1):  # on a channels-last map a matrix product, faster than a small convolution
+            return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         if self.stride[0] > 1:
             top, bottom = _same_padding(x.shape[-2], self.kernel_size[0], self.stride[0])
             left, right = _same_padding(x.shape[-1], self.kernel_size[1], self.stride[1])
@@ -103,8 +105,8 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x if self.expand is None else F.relu6(self.expand(x))  # (B, hidden, H, W)
-        y = F.relu6(self.depthwise(y))  # (B, hidden, H', W')
+        y: Tensor = x if self.expand is None else F.relu6(self.expand(x), inplace=True)  # (B, hidden, H, W)
+        y = F.relu6(self.depthwise(y), inplace=True)  # (B, hidden, H', W')
         y = self.project(y)  # (B, channels_out, H', W')
         return x + y if self.residual else y
 
@@ -153,7 +155,7 @@ class EfficientNetLite(nn.Module):
             activation; and ``head``: (B, head_channels, ceil(H / 32), ceil(W / 32)) in 0..6, if configured.
         """
         x = x * self.input_scale + self.input_shift  # (B, 3, H, W), (value - 127) / 128
-        x = F.relu6(self.stem(x))  # (B, stem, H/2, W/2)
+        x = F.relu6(self.stem(x), inplace=True)  # (B, stem, H/2, W/2)
         features: dict[str, Tensor] = {}
         for name, block in zip(self.block_strides, self.blocks, strict=True):
             x = block(x)

@@ -1,0 +1,69 @@
+"""Every instance of a name: average precision of `find` on classes with two or more instances in a photo."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from seem.evaluation import metrics
+from seem.evaluation.datasets import Dataset, DatasetError
+
+if TYPE_CHECKING:
+    from seem.predict.model import Model
+
+Row = dict[str, Any]
+IOU = 0.5  # from which a result is one of the instances
+
+
+def evaluate(model: Model, dataset: Dataset, *, threshold: float | None = None) -> Iterator[Row]:
+    """Rows of {"image", "key", "name", "instances", "score", "outcome"}, one per photo and class; the last two are
+    lists over the results.
+
+    Args:
+        threshold: of `find`; its default if None. The lower, the more of the precision-recall curve is seen.
+    """
+    if not dataset.names:
+        raise DatasetError(f"{dataset.name}: expected a data set with class names, such as a COCO file")
+    for photo in dataset.photos:
+        scene = model.encode(photo.path)
+        targets = [t for t in photo.targets(scene.size) if t.mask.any()]
+        for name in dict.fromkeys(t.name for t in targets if t.name is not None):
+            truths = [t.mask for t in targets if t.name == name and not t.crowd]
+            crowds = [t.mask for t in targets if t.name == name and t.crowd]
+            if len(truths) < 2:
+                continue
+            found = scene.find(name) if threshold is None else scene.find(name, threshold=threshold)
+            yield {
+                "image": photo.key,
+                "key": f"{photo.key}#{name}",
+                "name": name,
+                "instances": len(truths),
+                "score": [round(float(f.score), 5) for f in found],
+                "outcome": metrics.match_detections([f.mask for f in found], truths, crowds, IOU)[0],
+            }
+
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """{"ap50" (mean over classes), "ap50_pooled" (all classes as one), "recall", "precision", "instances"}."""
+    of_class: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_class[row["name"]].append(row)
+    hits = sum(r["outcome"].count(metrics.TRUE) for r in rows)
+    wrong = sum(r["outcome"].count(metrics.FALSE) for r in rows)
+    instances = sum(r["instances"] for r in rows)
+    return {
+        "ap50": metrics.mean(pooled_precision(each) for each in of_class.values()),
+        "ap50_pooled": pooled_precision(rows),
+        "recall": hits / instances if instances else None,
+        "precision": hits / (hits + wrong) if hits + wrong else None,
+        "instances": instances,
+        "classes": len(of_class),
+    }
+
+
+def pooled_precision(rows: Sequence[Row]) -> float | None:
+    """Average precision of rows with "score", "outcome" and "instances", taken together."""
+    scores = [s for r in rows for s in r["score"]]
+    outcomes = [o for r in rows for o in r["outcome"]]
+    return metrics.average_precision(scores, outcomes, sum(r["instances"] for r in rows))

@@ -1,0 +1,71 @@
+"""The next click of the official training and evaluation (SPEC section 10).
+
+It is not the standard robot: its distance is an approximation, its click is 3 x 3 pixels, and every pixel clicked
+before counts as right. Figures of the two are not comparable.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SOFTNESS = 0.35  # of the soft minimum over the eight neighbours
+GOOD_ENOUGH = 0.925  # IoU from which on no click is added
+
+
+def soft_distance(region: Tensor) -> Tensor:
+    """Approximate distance of every True pixel of (H, W) to the nearest False one, ring by ring.
+
+    Each ring adds floor(3 i / 2) in place of i, as in version 0.7.0 of the library that the official code uses.
+    """
+    reached = (~region).float()
+    step = torch.arange(3.0) - 1
+    kernel = torch.exp(-torch.hypot(step[:, None], step) / SOFTNESS)[None, None].to(reached)
+    distance = torch.zeros_like(reached)
+    for i in range(max(region.shape)):
+        padded = F.pad(reached[None, None], (1, 1, 1, 1), mode="replicate")
+        ring = -SOFTNESS * F.conv2d(padded, kernel)[0, 0].log()
+        ring = ring.nan_to_num(posinf=0.0)  # not reached yet
+        new = ring > 0
+        if not bool(new.any()):
+            break
+        distance = distance + (math.floor(i * 3 / 2) + ring) * new
+        reached = reached.masked_fill(new, 1.0)
+    return distance
+
+
+def next_clicks(logits: Tensor, truth: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """Add one click per object where the prediction is most wrong.
+
+    Args:
+        logits: (N, h, w) of the masks that were predicted, at any size.
+        truth: (N, H, W) bool.
+        positive, negative: (N, H, W) bool, pixels clicked so far.
+
+    Returns:
+        ``positive`` and ``negative`` with the new 3 x 3 clicks.
+    """
+    predicted = F.interpolate(logits[None], truth.shape[-2:], mode="bilinear", align_corners=False)[0].sigmoid() > 0.5
+    positive, negative = positive.clone(), negative.clone()
+    for n, (guess, target) in enumerate(zip(predicted, truth, strict=True)):
+        union = int((guess | target).sum())
+        if union and int((guess & target).sum()) / union >= GOOD_ENOUGH:
+            continue
+        fresh = ~(positive[n] | negative[n])
+        missed, wrong = target & ~guess & fresh, ~target & guess & fresh
+        under = int(missed.sum()) > int(wrong.sum())
+        canvas = positive if under else negative
+        canvas[n] |= click_at_deepest(missed if under else wrong)
+    return positive, negative
+
+
+def click_at_deepest(region: Tensor) -> Tensor:
+    """3 x 3 pixels at the first maximum of the soft distance inside (H, W), the border counting as outside."""
+    depth = soft_distance(F.pad(region, (1, 1, 1, 1)))[1:-1, 1:-1]
+    row, column = divmod(int(depth.flatten().argmax()), region.shape[1])
+    click = torch.zeros_like(region)
+    click[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = True
+    return click
