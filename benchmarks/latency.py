@@ -45,7 +45,9 @@ class Peer:
         padded[: size[1], : size[0]] = (small - mean) / std
         return self.encoder.run(None, {"input": padded.transpose(2, 0, 1)[None]})[0]
 
-    def click(self, embedding: np.ndarray, size: tuple[int, int], xy: tuple[float, float], memory: np.ndarray | None) -> Any:
+    def click(
+        self, embedding: np.ndarray, size: tuple[int, int], xy: tuple[float, float], memory: np.ndarray | None
+    ) -> Any:
         scale = 1024 / max(size)
         return self.decoder.run(
             None,
@@ -71,7 +73,9 @@ def measure(photo: Path, peer_folder: Path | None, threads: int, rounds: int) ->
     tasks: dict[str, Callable[[], Any]] = {
         "seem.encode": lambda: model.encode(image),
         "seem.click": lambda: scene.segment(seem.Click(*xy), label=False).mask,
-        "seem.next_click": lambda: scene.segment(seem.Click(*xy), seem.Click(1, 1, positive=False), previous=first, label=False).mask,
+        "seem.next_click": lambda: (
+            scene.segment(seem.Click(*xy), seem.Click(1, 1, positive=False), previous=first, label=False).mask
+        ),
     }
     if peer_folder is not None:
         peer = Peer(peer_folder, threads)
@@ -100,7 +104,9 @@ def measure(photo: Path, peer_folder: Path | None, threads: int, rounds: int) ->
     }
     if peer_folder is not None:
         median = result["median_ms"]
-        result["ratio"] = {k: round(median[f"seem.{k}"] / median[f"peer.{k}"], 3) for k in ("encode", "click", "next_click")}
+        result["ratio"] = {
+            k: round(median[f"seem.{k}"] / median[f"peer.{k}"], 3) for k in ("encode", "click", "next_click")
+        }
     return result
 
 

@@ -67,7 +67,6 @@ def main() -> None:
     options = parser.parse_args()
     for folder, files in KEPT.items():
         (options.out / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(options.reference / folder / "state_dict.tsv", options.out / folder / "state_dict.tsv")
         for name in files:
             kept = {}
             for key, value in np.load(options.reference / folder / f"{name}.npz").items():
@@ -77,6 +76,8 @@ def main() -> None:
                 if not any(d in key for d in DROPPED):
                     kept[key] = value if whole else thin(value)
             np.savez_compressed(options.out / folder / f"{name}.npz", **kept)
+    first = next(iter(KEPT))  # the three have the same names
+    shutil.copyfile(options.reference / first / "state_dict.tsv", options.out / first / "state_dict.tsv")
     (options.out / "inputs").mkdir(exist_ok=True)
     for name in ("masks_256x320.npz", "refmask_192x224.npz"):
         shutil.copyfile(options.reference / "inputs" / name, options.out / "inputs" / name)

@@ -11,7 +11,9 @@ from seem.predict.scene import Scene
 from tests.fakes import WEIGHTS, FakeNetwork
 
 # The same examples on every run, and no deadline: CI machines are shared.
-settings.register_profile("seem", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "seem", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("seem")
 
 RED_BOX = (20, 30, 60, 70)

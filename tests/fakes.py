@@ -49,7 +49,7 @@ class FakeFeatures:
         return -(-self.size[0] // 4), -(-self.size[1] // 4)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        return {"colours": self.colours.half()}
+        return {"colours": self.colours.half().contiguous()}
 
     @staticmethod
     def from_tensors(network: FakeNetwork, tensors: dict[str, Tensor], size: tuple[int, int]) -> FakeFeatures:

@@ -253,6 +253,7 @@ BAD = [
     (["segment", "photo.png", "--click", RED, "--out", "photo.png"], "the photo itself"),
     (["segment", "photo.png", "--click", RED, "--mask-out", "a.jpg"], "--mask-out: expected a name that ends in .png"),
     (["segment", "photo.png", "--click", RED, "--out", "a.png", "--mask-out", "a.png"], "another file than --out"),
+    (["segment", "photo.png", "--click", RED, "--device", "abacus"], "--device: "),
     (["find", "photo.png"], "--text"),
     (["find", "photo.png", "--text", ""], "a phrase"),
     (["find", "photo.png", "--text", "red", "--threshold", "2"], "threshold"),

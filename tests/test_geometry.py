@@ -79,7 +79,9 @@ def plane(sizes: ImageGeometry) -> torch.Tensor:
     return (torch.arange(width) * 4 + 2.0).expand(height, width).clone()
 
 
-@pytest.mark.parametrize("size", [(512, 384), (640, 480), (481, 321), (321, 481), (2000, 33), (100, 90), (5, 3), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(512, 384), (640, 480), (481, 321), (321, 481), (2000, 33), (100, 90), (5, 3), (1, 1)]
+)
 def test_upsample_is_exact_to_a_fraction_of_a_pixel(size: tuple[int, int]) -> None:
     """A plane comes back as the same plane, wherever the encoded size is no multiple of 4."""
     sizes = ImageGeometry.of(size, LONG)

@@ -128,7 +128,9 @@ def test_broken_exif_does_not_matter() -> None:
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
 def test_the_first_frame_is_taken(kind: str) -> None:
     frames = [Image.new("RGB", (6, 4), c) for c in (RED, (0, 255, 0))]
-    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {}))
+    data = encode(
+        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
     assert (load_image(data) == RED).all()
 
 
@@ -168,7 +170,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("12000x12000", png_header(12_000, 12_000), "expected at most 100000000 pixels, got 12000x12000"),
     ("0x5", png_header(0, 5), "image: "),
     ("32-bit", Image.fromarray(np.full((2, 3), 70000, np.int32)), "expected 8 or 16 bits a channel, got 32"),
-    ("float tiff", Image.fromarray(np.zeros((2, 3), np.float32)), "expected 8 or 16 bits a channel, got floating point"),
+    (
+        "float tiff",
+        Image.fromarray(np.zeros((2, 3), np.float32)),
+        "expected 8 or 16 bits a channel, got floating point",
+    ),
     ("float", np.zeros((2, 3, 3)), "got shape (2, 3, 3) and dtype float64; multiply by 255"),
     ("bool", np.zeros((2, 3), bool), "a mask is a prompt (seem.Mask), not an image"),
     ("int64", np.zeros((2, 3, 3), np.int64), "expected a uint8 (H, W, 3) array, got shape (2, 3, 3) and dtype int64"),

@@ -94,7 +94,11 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: Mask([[True]]), TypeError, "Mask.array: expected a numpy array of shape (H, W), got [[True]]"),
     (lambda: Mask(np.zeros((3, 4, 1), bool)), ValueError, "Mask.array: expected shape (H, W), got (3, 4, 1)"),
     (lambda: Mask(np.zeros((0, 4), bool)), ValueError, "Mask.array: expected shape (H, W), got (0, 4)"),
-    (lambda: Mask(np.full((3, 4), 0.5)), TypeError, "expected bool, or integers 0 and 1 or 0 and 255, got dtype float64"),
+    (
+        lambda: Mask(np.full((3, 4), 0.5)),
+        TypeError,
+        "expected bool, or integers 0 and 1 or 0 and 255, got dtype float64",
+    ),
     (lambda: Mask(np.array([["a"]])), TypeError, "Mask.array: expected bool"),
     (lambda: Mask(np.array([[0, 1, 2]])), ValueError, "Mask.array: expected 0 and 1, or 0 and 255, got [1, 2]"),
     (lambda: Mask(np.array([[0, 128]])), ValueError, "Mask.array: expected 0 and 1, or 0 and 255, got [128]"),
@@ -303,7 +307,10 @@ REFUSED_JSON: list[tuple[Any, str]] = [
     (None, "prompt: expected a JSON object, got None"),
     ([1, 2], "prompt: expected a JSON object, got [1, 2]"),
     ({}, "prompt.type: expected one of click, box"),
-    ({"type": "lasso"}, "prompt.type: expected one of click, box, scribble, polygon, mask, text, reference, got 'lasso'"),
+    (
+        {"type": "lasso"},
+        "prompt.type: expected one of click, box, scribble, polygon, mask, text, reference, got 'lasso'",
+    ),
     ({"type": ["click"]}, "prompt.type: expected one of"),
     ({"type": "click", "x": 1}, "click: expected the field y, got only x"),
     ({"type": "click", "x": 1, "y": 2, "z": 3}, "click: expected no field but positive, x, y, got 'z'"),
@@ -319,7 +326,10 @@ REFUSED_JSON: list[tuple[Any, str]] = [
     ({"type": "mask", "rle": {"size": [2, 2], "counts": [1, 2]}}, "rle.counts: expected counts"),
     ({"type": "mask", "rle": {"size": [10**6, 10**6], "counts": [10**12]}}, "rle.size: expected at most"),
     ({"type": "text", "text": 3}, "Text.text: expected a string, got 3"),
-    ({"type": "reference", "image": "photo.jpg", "prompt": {}}, 'reference.image: expected "sha256:" and 64 hex digits'),
+    (
+        {"type": "reference", "image": "photo.jpg", "prompt": {}},
+        'reference.image: expected "sha256:" and 64 hex digits',
+    ),
     (
         {"type": "reference", "image": "sha256:" + "0" * 64, "prompt": {"type": "text", "text": "a"}},
         "reference.prompt: expected a click",
@@ -346,7 +356,10 @@ def test_json_that_is_refused(document: Any, message: str) -> None:
         ({"id": True, "prompts": []}, "object.id: expected a whole number, got True"),
         ({"id": -1, "prompts": []}, "object.id: expected 0 to"),
         ({"id": 1, "prompts": {}}, "object.prompts: expected a list"),
-        ({"id": 1, "prompts": [{"type": "text", "text": "a"}] * 1001}, "object.prompts: expected a list of at most 1000"),
+        (
+            {"id": 1, "prompts": [{"type": "text", "text": "a"}] * 1001},
+            "object.prompts: expected a list of at most 1000",
+        ),
     ],
 )
 def test_objects_that_are_refused(document: Any, message: str) -> None:

@@ -506,7 +506,10 @@ def _load_image(path: str) -> np.ndarray:
 
 def _load_model(name: str, device: str) -> Model:
     import seem
+    from seem.predict.model import pick_device
 
+    with _input("--device"):
+        pick_device(device)
     with _input("--model"):
         return seem.load(name, device=device)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from seem.checkpoints.official import IGNORED, RENAMES, check_names, convert_state_dict, our_name
+from seem.checkpoints.official import IGNORED, check_names, convert_state_dict, official_name, our_name
 from seem.model.attention_rules import OBJECT
 from seem.model.official_config import OFFICIAL_VARIANTS, OfficialConfig, official_config, reduced, with_semantics
-from seem.model.official_decoder import DecoderPrompts
+from seem.model.official_decoder import DecoderPrompts, mask_logits
 from seem.model.official_seem import OfficialSEEM
 from seem.model.official_visual_sampler import EvenDraws
 
@@ -24,24 +24,11 @@ def official_lines(name: str, config: OfficialConfig | None = None) -> list[str]
     """``name shape`` of our tensors under their official names, the renaming inverted."""
     with torch.device("meta"):
         ours = OfficialSEEM(config or official_config(name)).state_dict()
-    backward = {}
-    for key in ours:
-        candidates = [old + key.removeprefix(new) for old, new in RENAMES if key.startswith(new)]
-        backward[key] = next(c for c in candidates if our_name(c) == key and _natural(c))
-    lines = [f"{backward[k]} {','.join(map(str, v.shape))}" for k, v in ours.items()]
+    lines = [f"{official_name(k)} {','.join(map(str, v.shape))}" for k, v in ours.items()]
     lines.append("dilation_kernel 1,1,3,3")
     if not name.endswith("demo"):
         lines.append("criterion.empty_weight 134")
     return sorted(lines)
-
-
-def _natural(official: str) -> bool:
-    """Whether the official code would put a tensor of this name there."""
-    rest = official.removeprefix("sem_seg_head.predictor.")
-    if "lang_encoder" in rest:
-        inner = rest.removeprefix("lang_encoder.")
-        return inner.startswith("lang_encoder.") != (inner.split(".")[0] in ("lang_proj", "logit_scale"))
-    return rest.startswith("transformer_") == ("attention_layers" in rest or "ffn_layers" in rest) or rest == official
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -64,10 +51,11 @@ def test_forward_backward_and_storage(name: str) -> None:
     assert [m.shape[-1] for m in levels] == [side // 32, side // 16, side // 8]
     prepared = network.decoder.prepare(mask_features, levels)
     out = network.decoder(prepared, DecoderPrompts(), EvenDraws(), [OBJECT], 1)
-    (out.class_embeddings[OBJECT].sum() + out.mask_embeddings[OBJECT].sum()).backward()
+    masks = mask_logits(out.mask_embeddings[OBJECT], mask_features)
+    (out.class_embeddings[OBJECT].sum() + masks.square().sum()).backward()
     unused = ("text_encoder", "decoder.visual_sampler", "decoder.memory")
     silent = [k for k, p in network.named_parameters() if p.grad is None and not k.startswith(unused)]
-    assert not silent
+    assert not silent, silent
     clone = OfficialSEEM(config)
     clone.load_state_dict(load(save(network.state_dict())))
     again = clone.image_encoder(torch.zeros(1, 3, side, side))
@@ -117,7 +105,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("backbone.norm0.bias"), "missing: image_encoder.norm0.bias"),
+        (lambda s: s.pop("backbone.norm0.bias"), "missing: backbone.norm0.bias"),
         (lambda s: s.update({"backbone.extra": (1,)}), "extra: backbone.extra"),
         (lambda s: s.update({"backbone.norm0.bias": (7,)}), "misshapen: backbone.norm0.bias"),
         (lambda s: s.update({"module.other": (1,)}), "extra: module.other"),
@@ -128,6 +116,10 @@ def test_every_key_is_accounted_for(shapes, change, message: str) -> None:  # ty
     change(wrong)
     with pytest.raises(ValueError, match=message):
         check_names(wrong, official_config("seem-focal-t-v1"))
+
+
+def test_names_go_both_ways(shapes: dict[str, tuple[int, ...]]) -> None:
+    assert all(official_name(our_name(name)) == name for name in shapes)
 
 
 def test_another_architecture_is_refused(shapes: dict[str, tuple[int, ...]]) -> None:

@@ -23,7 +23,7 @@ def test_help(command: list[str]) -> None:
 
 @pytest.mark.parametrize("order", [["{config}", "--print-config"], ["--print-config", "{config}"]])
 def test_print_config(order: list[str], tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text('steps = 7\n[objective]\nmax_rounds = 2\n[model.image]\ntarget = 320\n')
+    (tmp_path / "c.toml").write_text("steps = 7\n[objective]\nmax_rounds = 2\n[model.image]\ntarget = 320\n")
     result = run(train_app, [a.format(config=tmp_path / "c.toml") for a in order])
     assert result.exit_code == 0
     printed = json.loads(result.stdout)

@@ -68,7 +68,13 @@ def save_base(model: SEEM, path: Path) -> str:
 
 
 def _write(
-    model: SEEM, state: Mapping[str, Tensor], path: Path, header: dict[str, str], extra: Mapping[str, Any] | None, *, with_tokenizer: bool
+    model: SEEM,
+    state: Mapping[str, Tensor],
+    path: Path,
+    header: dict[str, str],
+    extra: Mapping[str, Any] | None,
+    *,
+    with_tokenizer: bool,
 ) -> str:
     rules = [rule for rule in STORAGE_RULES if any(_matches(name, rule[0]) for name in state)]
     tensors, packing = pack(state, rules)
@@ -101,9 +107,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = _header((f.metadata() or {}).get(HEADER))
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file ({error}); pickles are never loaded") from None
+        raise CheckpointError(
+            f"{path} is not a complete safetensors file ({error}); pickles are never loaded"
+        ) from None
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a SEEM weights file: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
+        raise CheckpointError(
+            f"{path} is not a SEEM weights file: its format is {metadata.get('format')!r}, expected {FORMAT!r}"
+        )
     try:
         return unpack(tensors, metadata), metadata
     except (ValueError, KeyError) as error:
@@ -154,8 +164,8 @@ def load_model(path: Path, base: Path | None = None, device: str | torch.device 
     model.load_state_dict(state, assign=True)
     if tokenizer is not None:
         model.text_encoder.tokenizer_json = bytes(tokenizer.to(torch.uint8).numpy()).decode()
-    model.image_encoder.to(memory_format=torch.channels_last)
-    model.semantic_encoder.to(memory_format=torch.channels_last)
+    for encoder in (model.image_encoder, model.semantic_encoder):
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device).eval().requires_grad_(False), extra
 
 

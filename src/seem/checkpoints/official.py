@@ -9,17 +9,20 @@ from torch import Tensor
 from seem.model.official_config import OfficialConfig, official_config
 from seem.model.official_seem import OfficialSEEM
 
-# Official prefix -> ours. The first that fits is taken, so the special ones stand first.
+# Official prefix <-> ours. The first that fits is taken, in both directions, so the special ones stand first.
+_PREDICTOR = "sem_seg_head.predictor."
 RENAMES: tuple[tuple[str, str], ...] = (
-    ("sem_seg_head.predictor.lang_encoder.lang_encoder.", "text_encoder."),
-    ("sem_seg_head.predictor.lang_encoder.lang_proj", "text_encoder.projection"),
-    ("sem_seg_head.predictor.lang_encoder.", "text_encoder."),
-    ("sem_seg_head.predictor.mask_sptial_embed.", "decoder.visual_sampler.level_projection."),
-    ("sem_seg_head.predictor.pn_indicator.", "decoder.visual_sampler.sign."),
-    ("sem_seg_head.predictor.spatial_featured.", "decoder.memory_feat."),
-    ("sem_seg_head.predictor.spatial_embed.", "decoder.memory_embed."),
-    ("sem_seg_head.predictor.transformer_", "decoder."),
-    ("sem_seg_head.predictor.", "decoder."),
+    (_PREDICTOR + "lang_encoder.lang_proj", "text_encoder.projection"),
+    (_PREDICTOR + "lang_encoder.logit_scale", "text_encoder.logit_scale"),
+    (_PREDICTOR + "lang_encoder.lang_encoder.", "text_encoder."),
+    (_PREDICTOR + "mask_sptial_embed.", "decoder.visual_sampler.level_projection."),
+    (_PREDICTOR + "pn_indicator.", "decoder.visual_sampler.sign."),
+    (_PREDICTOR + "spatial_featured.", "decoder.memory_feat."),
+    (_PREDICTOR + "spatial_embed.", "decoder.memory_embed."),
+    (_PREDICTOR + "transformer_self_attention_layers.", "decoder.self_attention_layers."),
+    (_PREDICTOR + "transformer_cross_attention_layers.", "decoder.cross_attention_layers."),
+    (_PREDICTOR + "transformer_ffn_layers.", "decoder.ffn_layers."),
+    (_PREDICTOR, "decoder."),
     ("sem_seg_head.pixel_decoder.", "pixel_decoder."),
     ("backbone.", "image_encoder."),
 )
@@ -39,18 +42,30 @@ def our_name(official: str) -> str:
     return official
 
 
+def official_name(ours: str) -> str:
+    """The inverse of ``our_name``.
+
+    >>> official_name("text_encoder.projection")
+    'sem_seg_head.predictor.lang_encoder.lang_proj'
+    """
+    for official, prefix in RENAMES:
+        if ours.startswith(prefix):
+            return official + ours.removeprefix(prefix)
+    return ours
+
+
 def check_names(shapes: Mapping[str, tuple[int, ...]], config: OfficialConfig) -> None:
     """Compare official names and shapes with what the variant needs.
 
     Raises:
-        ValueError: lists every missing, extra and misshapen tensor, by its official name where it has one.
+        ValueError: lists every missing, extra and misshapen tensor by its official name.
     """
     import torch
 
     with torch.device("meta"):
         wanted = {name: tuple(t.shape) for name, t in OfficialSEEM(config).state_dict().items()}
     given = {our_name(name): (name, shape) for name, shape in shapes.items() if name not in IGNORED}
-    problems = [f"missing: {name} {shape}" for name, shape in wanted.items() if name not in given]
+    problems = [f"missing: {official_name(name)} {shape}" for name, shape in wanted.items() if name not in given]
     for name, (official, shape) in given.items():
         if name not in wanted:
             problems.append(f"extra: {official} {tuple(shape)}")

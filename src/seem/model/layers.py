@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,8 @@ class Attention(nn.Module):
         batch = max(q.shape[0], keys[0].shape[0])  # either side may be shared by all objects
         q, k, v = (t.expand(batch, -1, -1, -1) for t in (q, *keys))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        return out
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.attend(query, self.project_keys(key, value), mask)
@@ -53,16 +55,19 @@ class MLP(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, depth: int = 3) -> None:
         super().__init__()
         dims = [in_dim, *[hidden_dim] * (depth - 1), out_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims, dims[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        return self.layers[-1](x)
+        out: Tensor = self.layers[-1](x)
+        return out
 
 
 class RandomFourierPosition(nn.Module):
     """Positions as sines and cosines of a fixed random projection (Tancik et al., arXiv 2006.10739), as in SAM."""
+
+    projection: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -67,8 +67,8 @@ class LightPixelDecoder(nn.Module):
         self.to_embedding = nn.Conv2d(c, config.dim, 1)
         self.to_fine = nn.Conv2d(s4, decoder.mask_dim, 1)
         for zero in (self.to_embedding, self.to_fine):
-            nn.init.zeros_(zero.weight)
-            nn.init.zeros_(zero.bias)
+            for parameter in zero.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, spatial: dict[str, Tensor], semantic: dict[str, Tensor]) -> PixelMaps:
         s16, s8 = spatial["s16"], spatial["s8"]
@@ -98,6 +98,8 @@ class JointProjection(nn.Module):
 
 def pool_masks(pixels: Tensor, masks: Tensor) -> Tensor:
     """Mean of (1, D, h, w) over soft masks (N, H, W) in 0..1 -> (N, D); an empty mask gives zeros."""
-    weight = F.interpolate(masks[:, None], pixels.shape[-2:], mode="area" if masks.shape[-1] > pixels.shape[-1] else "nearest")
+    weight = F.interpolate(
+        masks[:, None], pixels.shape[-2:], mode="area" if masks.shape[-1] > pixels.shape[-1] else "nearest"
+    )
     weight = weight[:, 0].flatten(1)
     return torch.einsum("np,dp->nd", weight, pixels[0].flatten(1)) / weight.sum(1, keepdim=True).clamp_min(1e-4)

@@ -8,7 +8,7 @@
 
 Who attends to whom is the row "tiny" of `attention_rules`; in words: an object's queries, tokens and memories see each
 other and nothing of another object. Memory tokens read the image only inside the previous mask. The two-way layers and
-the mask features have the shape of SAM's mask decoder (Kirillov et al., arXiv 2304.02643), so its weights can start them.
+the mask features have the shape of SAM's mask decoder (Kirillov et al., arXiv 2304.02643): its weights can start them.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ class MaskedLayer(nn.Module):
         self.ffn = MLP(c.dim, 2 * c.dim, c.dim, depth=2)
         self.ffn_scale = nn.Parameter(torch.full((c.dim,), 0.1))
 
-    def forward(self, x: Tensor, pos: Tensor, keys: tuple[Tensor, Tensor], allowed: Tensor, self_mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, pos: Tensor, keys: tuple[Tensor, Tensor], allowed: Tensor, self_mask: Tensor | None
+    ) -> Tensor:
         """``allowed`` (B, rows, cells) True = inside the row's last mask."""
         y = self.cross_norm(x) + pos
         x = x + self.cross_scale * self.cross.attend(y, keys, allowed.unsqueeze(1))
@@ -131,6 +133,9 @@ class MaskedLayer(nn.Module):
 class PromptDecoder(nn.Module):
     """See the module's docstring; built from a `PromptDecoderConfig`."""
 
+    two_way: list[TwoWayLayer]
+    masked: list[MaskedLayer]
+
     def __init__(self, config: PromptDecoderConfig, pixel: PixelDecoderConfig) -> None:
         super().__init__()
         self.config = c = config
@@ -140,12 +145,13 @@ class PromptDecoder(nn.Module):
         self.grounding_queries = nn.Embedding(s, d)
         self.object_queries = nn.Embedding(c.object_queries, d)
         self.object_positions = nn.Embedding(c.object_queries, d)
-        self.object_score_token = nn.Embedding(1, d)
         self.memory = nn.Embedding(c.memory_tokens, d)
-        self.two_way = nn.ModuleList(TwoWayLayer(c, first=i == 0) for i in range(c.two_way_layers))
+        self.two_way = nn.ModuleList(  # type: ignore[assignment]
+            TwoWayLayer(c, first=i == 0) for i in range(c.two_way_layers)
+        )
         self.final_attn = Attention(d, c.heads, c.cross_dim)
         self.final_norm = nn.LayerNorm(d)
-        self.masked = nn.ModuleList(MaskedLayer(c) for _ in range(c.masked_layers))
+        self.masked = nn.ModuleList(MaskedLayer(c) for _ in range(c.masked_layers))  # type: ignore[assignment]
         self.out_norm = nn.LayerNorm(d)
         self.level_projections = nn.ModuleList(
             nn.Conv2d(w, d, 1) for w in (pixel.semantic_dim, pixel.semantic_dim, pixel.middle_dim)
@@ -156,8 +162,8 @@ class PromptDecoder(nn.Module):
         self.up_norm = ChannelLayerNorm(64)
         self.up2 = nn.ConvTranspose2d(64, c.mask_dim, 2, stride=2)
         self.middle_skip = nn.Conv2d(pixel.middle_dim, 64, 1)
-        nn.init.zeros_(self.middle_skip.weight)
-        nn.init.zeros_(self.middle_skip.bias)
+        for zero in self.middle_skip.parameters():
+            nn.init.zeros_(zero)
         self.mask_embed = nn.ModuleList(MLP(d, d, c.mask_dim) for _ in range(s))
         self.object_mask_embed = MLP(d, d, c.mask_dim)
         self.iou_head = MLP(d, d, s)
@@ -174,8 +180,8 @@ class PromptDecoder(nn.Module):
             nn.Conv2d(16, d, 1),
         )
         self.similarity_down = nn.Sequential(nn.Conv2d(2, 32, 4, stride=2, padding=1), nn.GELU(), nn.Conv2d(32, d, 1))
-        nn.init.zeros_(self.similarity_down[2].weight)
-        nn.init.zeros_(self.similarity_down[2].bias)
+        for zero in self.similarity_down[2].parameters():
+            nn.init.zeros_(zero)
 
     # ---- once per image -------------------------------------------------------------------------------------------
 
@@ -235,7 +241,9 @@ class PromptDecoder(nn.Module):
     def forward(self, image: ImageState, batch: TokenBatch, levels: Levels | None = None) -> DecoderOutput:
         """Prompted objects: N rows, S candidate masks each; ``levels`` only if the config sends prompts there."""
         c, n = self.config, batch.tokens.shape[0]
-        queries = torch.where(batch.grounding[:, None, None], self.grounding_queries.weight, self.spatial_queries.weight)
+        queries = torch.where(
+            batch.grounding[:, None, None], self.grounding_queries.weight, self.spatial_queries.weight
+        )
         parts = [self.score_token.weight.expand(n, -1, -1), queries, batch.tokens]
         valid = [torch.ones(n, 1 + c.candidates, dtype=torch.bool, device=queries.device), batch.valid]
         first_memory = 0
@@ -265,10 +273,10 @@ class PromptDecoder(nn.Module):
         coarse = self._masks(x[:, rows], features)
         logits = coarse
         masked = self.masked if levels is not None else ()
-        for i, layer in enumerate(masked):
+        for i, reader in enumerate(masked):
             assert levels is not None
             allowed = self._inside(logits, levels.grids[i])
-            x_rows = layer(x[:, rows], pos[:, rows], levels.keys[i], allowed, None)
+            x_rows = reader(x[:, rows], pos[:, rows], levels.keys[i], allowed, None)
             x = torch.cat([x[:, :1], x_rows, x[:, 1 + c.candidates :]], 1)
             if i + 1 < len(masked):
                 logits = self._masks(x_rows, features).detach()
@@ -288,9 +296,9 @@ class PromptDecoder(nn.Module):
             x = layer.tokens(x, pos, keys, None, None)
         features = self.mask_features(stream, image)
         outputs = [self._object_output(x, features)]
-        for i, layer in enumerate(self.masked):
+        for i, reader in enumerate(self.masked):
             allowed = self._inside(outputs[-1].logits, levels.grids[i])
-            x = layer(x, pos, levels.keys[i], allowed, None)
+            x = reader(x, pos, levels.keys[i], allowed, None)
             outputs.append(self._object_output(x, features))
         return outputs
 

@@ -53,6 +53,21 @@ class ReferencePrompt:
 
 
 @dataclass(frozen=True, eq=False)
+class EncodedReference:
+    """What is left of a `ReferencePrompt` once its region is known: all that another image needs of it.
+
+    Attributes:
+        samples: (P, dim) stride-16 features at P points of the region.
+        kinds: (P,) 1 for points that belong to it, 0 for points that do not.
+        embedding: (D,) its class embedding, L2-normalised.
+    """
+
+    samples: Tensor
+    kinds: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class ObjectPrompt:
     """Everything said about one object.
 
@@ -65,5 +80,5 @@ class ObjectPrompt:
 
     visual: tuple[VisualPrompt, ...] = ()
     texts: tuple[str, ...] = ()
-    references: tuple[ReferencePrompt, ...] = ()
+    references: tuple[ReferencePrompt | EncodedReference, ...] = ()
     previous: Tensor | None = None

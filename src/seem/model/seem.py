@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from seem.model.config import SEEMConfig
 from seem.model.image_encoder.efficientnet_lite import EfficientNetLite
 from seem.model.image_encoder.tiny_vit import TinyViT
+from seem.model.layers import sample_map
 from seem.model.pixel_decoder import JointProjection, LightPixelDecoder, PixelMaps, pool_masks
 from seem.model.prompt_decoder import DecoderOutput, ImageState, Levels, PromptDecoder, TokenBatch
-from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
+from seem.model.prompting import EncodedReference, ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.model.sentence_encoder import SentenceEncoder
-from seem.model.visual_sampler import POSITIVE, VisualSampler, dense_prompt, interior_points
+from seem.model.visual_sampler import NEGATIVE, POSITIVE, VisualSampler, dense_prompt, interior_points
 
 TEXT_CACHE = 4096  # phrases whose embeddings are kept
 MAX_TEXT_TOKENS = 16  # word tokens of one phrase that the decoder sees
@@ -116,7 +117,9 @@ class ObjectQueries:
     logits: Tensor  # (Q, h/4, w/4)
     embeddings: Tensor  # (Q, D)
     scores: Tensor  # (Q,) predicted IoU in 0..1, 0 for a query that found nothing
-    presence: Tensor | None = None  # (Q,) of `propose`: mean probability inside the mask that its pixels show the phrase
+    presence: Tensor | None = (
+        None  # (Q,) of `propose`: mean probability inside the mask that its pixels show the phrase
+    )
 
 
 class SEEM(nn.Module):
@@ -130,7 +133,9 @@ class SEEM(nn.Module):
         self.semantic_encoder = EfficientNetLite(config.semantic_encoder)
         self.text_encoder = SentenceEncoder(config.text_encoder)
         dims, channels = config.image_encoder.dims, config.semantic_encoder.feature_channels
-        self.pixel_decoder = LightPixelDecoder(p, c, (dims[0], dims[1], dims[3]), (channels["s8"], channels["s16"], channels["s32"]))
+        self.pixel_decoder = LightPixelDecoder(
+            p, c, (dims[0], dims[1], dims[3]), (channels["s8"], channels["s16"], channels["s32"])
+        )
         self.joint = JointProjection(p)
         self.visual_sampler = VisualSampler(c)
         self.prompt_decoder = PromptDecoder(c, p)
@@ -281,9 +286,10 @@ class SEEM(nn.Module):
                 text = F.normalize(encoded.sentence.mean(0), dim=0)
                 similarity[i, 0] = self._heat(joint, text[None])[0]
             for reference in item.references:
-                ref_tokens, ref_embedding = self._reference(reference)
-                tokens.append(ref_tokens)
-                similarity[i, 1] = torch.maximum(similarity[i, 1], self._heat(joint, ref_embedding[None])[0])
+                known = reference if isinstance(reference, EncodedReference) else self.encode_reference(reference)
+                tokens.append(self.visual_sampler.reference_tokens(known.samples, known.kinds))
+                heat = self._heat(joint, known.embedding[None])[0]
+                similarity[i, 1] = heat if similarity[i, 1].eq(0).all() else torch.maximum(similarity[i, 1], heat)
             drawn = dense_prompt(item.visual, size)
             if item.previous is not None:
                 previous[i, : item.previous.shape[-2], : item.previous.shape[-1]] = item.previous
@@ -318,19 +324,23 @@ class SEEM(nn.Module):
         """(1, D, h8, w8) normalised x (K, D) -> (K, h8, w8) logits."""
         return torch.einsum("kd,dhw->khw", embedding, joint[0]) * self.heat_scale.exp() + self.heat_bias
 
-    def _reference(self, reference: ReferencePrompt) -> tuple[Tensor, Tensor]:
-        """The region is segmented on its own image; its mask gives the tokens and the mean joint embedding."""
+    def encode_reference(self, reference: ReferencePrompt) -> EncodedReference:
+        """The region is segmented on its own image; its mask says where to read and what it is."""
         features = reference.features
         found = self.decode(features, [ObjectPrompt(visual=reference.prompts)])
         logits = found.logits[0, found.selected[0]]
-        mask = (logits > 0).detach().cpu().numpy()
         xy, kind = self.visual_sampler.points(reference.prompts, features.size)
-        if mask.any():
-            inside = torch.from_numpy(interior_points(mask, REFERENCE_POINTS) * 4).to(self.device)
-            xy = torch.cat([xy[kind == 0], inside])
-            kind = torch.cat([kind[kind == 0], torch.ones(len(inside), dtype=torch.long, device=self.device)])
-        tokens = self.visual_sampler.reference_tokens(features.maps.embedding, xy, kind)
-        return tokens, found.embeddings[0, found.selected[0]]
+        excluded = xy[kind == NEGATIVE]
+        inside = self.region_points((logits > 0).cpu().numpy())
+        if not len(inside):
+            inside = xy[kind != NEGATIVE]
+        samples = sample_map(features.maps.embedding, torch.cat([excluded, inside]), 16.0)
+        kinds = torch.cat([torch.zeros(len(excluded)), torch.ones(len(inside))]).long().to(self.device)
+        return EncodedReference(samples, kinds, found.embeddings[0, found.selected[0]])
+
+    def region_points(self, mask: np.ndarray) -> Tensor:
+        """A few points (P, 2), in encoded pixels, all over an (h/4, w/4) mask."""
+        return torch.from_numpy(interior_points(mask, REFERENCE_POINTS) * 4).to(self.device)
 
     # ---- without prompts ------------------------------------------------------------------------------------------
 
@@ -361,7 +371,7 @@ class SEEM(nn.Module):
         logits = torch.cat([found.logits, decoded.logits[rows, decoded.selected]])
         embeddings = torch.cat([found.embeddings, decoded.embeddings[rows, decoded.selected]])
         scores = torch.cat([found.scores, decoded.scores[rows, decoded.selected]])
-        weight = F.adaptive_avg_pool2d(logits.sigmoid()[None], heat.shape)[0].flatten(1)
+        weight = F.adaptive_avg_pool2d(logits.sigmoid()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
         presence = (weight @ heat.flatten()) / weight.sum(1).clamp_min(1e-4)
         return ObjectQueries(logits, embeddings, scores, presence)
 

@@ -113,9 +113,9 @@ class VisualSampler(nn.Module):
             tokens = tokens + self.position(xy / self.config.position_canvas)
         return tokens
 
-    def reference_tokens(self, feature: Tensor, xy: Tensor, kind: Tensor) -> Tensor:
-        """The same for points on another image: content without position."""
-        return self.content(sample_map(feature, xy, 16.0)) + self.reference((kind != NEGATIVE).long())
+    def reference_tokens(self, samples: Tensor, kind: Tensor) -> Tensor:
+        """Features (P, dim) that were read on another image: content without position."""
+        return self.content(samples) + self.reference((kind != NEGATIVE).long())
 
     def points(self, prompts: Sequence[VisualPrompt], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """All points of one object's prompts, (P, 2) and (P,)."""

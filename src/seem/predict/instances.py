@@ -41,14 +41,22 @@ def match_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str])
     return torch.cat([probabilities[:, :k], probabilities[:, k:].sum(1, keepdim=True)], 1)
 
 
-def phrase_probabilities(network: SEEM, queries: ObjectQueries, phrase: str) -> Tensor:
-    """(Q,) that each proposed region is what a phrase names.
+def phrase_scores(network: SEEM, queries: ObjectQueries, phrase: str) -> tuple[Tensor, Tensor]:
+    """How sure the model is that each of Q proposed regions is what a phrase names, and is well outlined.
 
-    The class embedding says what the region is among known names, the pixels whether they show the phrase at all;
-    both must agree, so their geometric mean counts.
+    The class embedding says what the region is among known names, its pixels whether they show the phrase at all, and
+    the predicted IoU how good the outline is. A model that was fitted to weigh the three gives the probability that
+    the mask overlaps a true instance by half; others multiply.
+
+    Returns:
+        (Q,) scores and (Q,) probabilities of the name alone.
     """
     named = match_probabilities(network, queries.embeddings, [phrase])[:, 0]
-    return named if queries.presence is None else (named * queries.presence).sqrt()
+    if queries.presence is None or not network.config.match_weights:
+        return named * queries.scores, named
+    evidence = torch.stack([named, queries.presence, queries.scores]).clamp(1e-4, 1 - 1e-4).logit()
+    *slopes, bias = network.config.match_weights
+    return (torch.tensor(slopes, device=named.device) @ evidence + bias).sigmoid(), named
 
 
 def contains(phrase: str, name: str) -> bool:
@@ -64,19 +72,18 @@ def _words(text: str) -> set[str]:
     return {w.removesuffix("s") for w in re.findall(r"\w+", text.casefold())}
 
 
-def find_instances(queries: ObjectQueries, probabilities: Tensor, threshold: float, limit: int | None) -> list[int]:
+def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, limit: int | None) -> list[int]:
     """The object queries that show what a text names, best first, no object twice.
 
     Args:
         queries: all Q object queries of an image.
-        probabilities: (Q,) that the text names the query's region.
-        threshold: of probability x predicted IoU.
+        scores: (Q,) of `phrase_scores`.
+        threshold: of the score.
         limit: at most that many.
 
     Returns:
         Indices into the queries.
     """
-    scores = probabilities * queries.scores
     masks = (queries.logits > 0).flatten(1)
     kept = torch.nonzero((scores >= threshold) & masks.any(1))[:, 0]
     order = kept[torch.sort(scores[kept], descending=True, stable=True).indices]

@@ -167,7 +167,7 @@ class _Canvas:
         margin = int(4 * self.unit) + 2
         window = np.s_[max(0, box[1] - margin) : box[3] + margin, max(0, box[0] - margin) : box[2] + margin]
         # A blurred mask is 0.5 on the border and falls off evenly: a cheap signed distance, in pixels.
-        sigma = 1.6 * self.unit
+        sigma = 2.0 * self.unit
         padded = np.pad(mask[window], margin, mode="edge")  # no line along the image's own border
         soft = self._smooth(padded, sigma)[margin:-margin, margin:-margin]
         distance = (soft - 0.5) * sigma * 2.5
@@ -230,7 +230,7 @@ class _Canvas:
         """Mix a colour in where a grey picture, whose corner lies at (x, y), is light; parts outside are cut."""
         alpha = np.asarray(mask, np.float32) / 255 * strength
         left, top = max(0, -x), max(0, -y)
-        alpha = alpha[top : self.size[1] - y, left : self.size[0] - x]
+        alpha = alpha[top : max(0, self.size[1] - y), left : max(0, self.size[0] - x)]
         if alpha.size:
             window = np.s_[y + top : y + top + alpha.shape[0], x + left : x + left + alpha.shape[1]]
             self._mix(window, alpha, colour)

@@ -23,7 +23,7 @@ from seem.predict.instances import (
     find_instances,
     label_probabilities,
     match_probabilities,
-    phrase_probabilities,
+    phrase_scores,
 )
 from seem.predict.panoptic import (
     OVERLAP_THRESHOLD,
@@ -236,7 +236,7 @@ class Scene:
 
         Args:
             text: "dog", "red car"; also a `seem.Text`.
-            threshold: 0..1, of the result's score: predicted IoU x probability that the text names the mask.
+            threshold: 0..1, of the result's score: how likely it is that the text names the mask and the outline is right.
             limit: at most that many.
 
         Raises:
@@ -248,12 +248,12 @@ class Scene:
             raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
         with torch.no_grad():
             queries = self._network.propose(self._features, phrase)
-            probabilities = phrase_probabilities(self._network, queries, phrase)
-            chosen = find_instances(queries, probabilities, threshold, limit)
+            scores, probabilities = phrase_scores(self._network, queries, phrase)
+            chosen = find_instances(queries, scores, threshold, limit)
         return [
             Segmentation(
                 logits=_array(queries.logits[q]),
-                score=float(probabilities[q] * queries.scores[q]),
+                score=float(scores[q]),
                 score_kind="match",
                 label=phrase,
                 label_score=float(probabilities[q]),

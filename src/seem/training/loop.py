@@ -24,15 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seem.model.config import SEEMConfig, build
+from seem.model.layers import sample_map
+from seem.model.pixel_decoder import pool_masks
+from seem.model.prompting import EncodedReference
 from seem.model.seem import SEEM
 from seem.training.features import feature_path, read_features
 from seem.training.objective import Objective, ObjectiveConfig, Vocabulary
-from seem.training.samples import Sample, load_targets, read_records
+from seem.training.samples import Sample, load_targets, pad_to, read_records
 from seem.training.warm_start import warm_start
 
 FROZEN = ("image_encoder.", "semantic_encoder.", "text_encoder.", "visual_sampler.position.")
@@ -88,6 +92,12 @@ def rate(config: TrainConfig, step: int) -> float:
     return 1.0 if step < start else max(0.0, (config.steps - step) / max(1.0, config.steps - start))
 
 
+def _clear(o: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Whether an object is large and plain enough to be shown as a reference."""
+    large = o.get("area", 0) > 0.02 * record["width"] * record["height"]
+    return bool(large and o.get("rle") and not (o.get("crowd") or o.get("semantic") or o.get("doubtful")))
+
+
 class Trainer:
     def __init__(self, config: TrainConfig, out: Path, rank: int = 0, world: int = 1) -> None:
         self.config, self.out, self.rank, self.world = config, out, rank, world
@@ -126,7 +136,13 @@ class Trainer:
         known = self.out / "vocabulary.json"
         if known.exists():  # a resumed run keeps the names that it began with
             names = json.loads(known.read_text())
-        self.objective = Objective(self.model, Vocabulary(self.model, names, config.objective), config.objective)
+        self.objective = Objective(
+            self.model, Vocabulary(self.model, names, config.objective), config.objective, self.reference
+        )
+        self.showing: dict[str, list[dict[str, Any]]] = {}
+        for record in (r for s in self.sets for r in s if r["complete"]):
+            for name in sorted({o["name"] for o in record["objects"] if o.get("name") and _clear(o, record)}):
+                self.showing.setdefault(name, []).append(record)
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -141,6 +157,28 @@ class Trainer:
             h, w = json.loads(f.metadata()["size"])
         targets = load_targets(record, (h, w), self.config.targets_per_image, rng)
         return Sample(record["id"], spatial, semantic, (h, w), targets, bool(record["complete"]))
+
+    @torch.no_grad()
+    def reference(self, name: str, rng: np.random.Generator) -> EncodedReference | None:
+        """A clear instance of what is named, on a photo drawn from those that show one."""
+        records = self.showing.get(name)
+        if not records:
+            return None
+        record = records[int(rng.integers(len(records)))]
+        shown = [o for o in record["objects"] if o.get("name") == name and _clear(o, record)]
+        chosen = {**record, "objects": [shown[int(rng.integers(len(shown)))]]}
+        path = feature_path(Path(self.config.features), record["id"])
+        with safe_open(path, "pt") as f:
+            h, w = json.loads(f.metadata()["size"])
+        targets = load_targets(chosen, (h, w), 1, rng)
+        xy = self.model.region_points(targets[0].coverage > 0.5) if targets else torch.zeros(0, 2)
+        if not len(xy):
+            return None
+        maps = self.model.pixel_decoder(*read_features(path))
+        coverage = pad_to(torch.from_numpy(targets[0].coverage), (maps.fine.shape[-2], maps.fine.shape[-1]))
+        embedding = F.normalize(pool_masks(self.model.joint(maps), coverage[None])[0], dim=0)
+        samples = sample_map(maps.embedding, xy, 16.0)
+        return EncodedReference(samples, torch.ones(len(xy), dtype=torch.long), embedding)
 
     # ---- one step -------------------------------------------------------------------------------------------------
 

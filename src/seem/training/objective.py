@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seem.model.pixel_decoder import PixelMaps, pool_masks
-from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
+from seem.model.prompting import EncodedReference, ObjectPrompt, VisualPrompt
 from seem.model.seem import SEEM, ImageFeatures
 from seem.training import simulate
 from seem.training.expressions import describe, expression, places_of
@@ -33,6 +33,7 @@ class ObjectiveConfig:
         ("polygon", 0.06),
         ("mask", 0.06),
         ("text", 0.16),
+        ("reference", 0.08),
     )
     text_with_click: float = 0.15  # share of visual prompts of named objects that also carry the name
     mask_weight: float = 1.0
@@ -71,19 +72,31 @@ class Item:
     coverage: Tensor  # (H4, W4) padded
     alternatives: list[Tensor]  # any of these is right too (a name shared by several instances)
     previous: Tensor | None = None
+    reference: EncodedReference | None = None
+
+
+Log = dict[str, float]
+FindReference = Callable[[str, np.random.Generator], EncodedReference | None]
 
 
 class Objective:
-    def __init__(self, model: SEEM, vocabulary: Vocabulary, config: ObjectiveConfig) -> None:
-        self.model, self.vocabulary, self.config = model, vocabulary, config
+    """Callable on one photo; holds no state between photos.
+
+    ``find_reference(name, rng)`` gives a region of another photo that shows what is named, or None.
+    """
+
+    def __init__(
+        self, model: SEEM, vocabulary: Vocabulary, config: ObjectiveConfig, find_reference: FindReference | None = None
+    ) -> None:
+        self.model, self.vocabulary, self.config, self.find_reference = model, vocabulary, config, find_reference
 
     def __call__(
         self, features: ImageFeatures, sample: Sample, rng: np.random.Generator, generator: torch.Generator
-    ) -> tuple[Tensor, Counter[str]]:
-        grid = tuple(s * 4 for s in features.state.grid)
+    ) -> tuple[Tensor, Log]:
+        grid = (features.state.grid[0] * 4, features.state.grid[1] * 4)
         text = self.vocabulary.embed(self.model)
         coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid) for t in sample.targets}
-        log: Counter[str] = Counter()
+        log: Log = {}
         total = features.joint.sum() * 0
         items = self._items(sample, coverage, rng)
         if items:
@@ -116,7 +129,13 @@ class Objective:
             phrase, others = None, []
             if kind == "text" and not named:
                 kind = "click"
-            if named and (kind == "text" or rng.random() < c.text_with_click):
+            reference = None
+            if kind == "reference":
+                reference = self.find_reference(str(target.name), rng) if named and self.find_reference else None
+                kind = "reference" if reference else "click"
+            if reference:
+                others = [coverage[id(t)] for t in same] if len(same) > 1 else []
+            if named and (kind == "text" or (kind != "reference" and rng.random() < c.text_with_click)):
                 assert target.name is not None
                 places = []
                 if kind == "text" and len(same) > 1:
@@ -125,12 +144,12 @@ class Objective:
                     if not places:
                         others = [coverage[id(t)] for t in same]
                 phrase = expression(target.name, places, rng)
-            prompts = [] if kind == "text" else [simulate.first_prompt(kind, target.mask, rng)]
-            items.append(Item(target, prompts, phrase, coverage[id(target)], others))
+            prompts = [] if kind in ("text", "reference") else [simulate.first_prompt(kind, target.mask, rng)]
+            items.append(Item(target, prompts, phrase, coverage[id(target)], others, reference=reference))
         return items
 
     def _prompted(
-        self, features: ImageFeatures, items: list[Item], text: Tensor, rng: np.random.Generator, log: Counter[str]
+        self, features: ImageFeatures, items: list[Item], text: Tensor, rng: np.random.Generator, log: Log
     ) -> Tensor:
         """Rounds without gradient up to a random one, then the one that is learned from."""
         rounds = min(int(rng.geometric(0.4)) - 1, self.config.max_rounds)
@@ -179,7 +198,8 @@ class Objective:
         return total
 
     def _prompt(self, item: Item) -> ObjectPrompt:
-        return ObjectPrompt(tuple(item.prompts), (item.text,) if item.text else (), (), item.previous)
+        references = (item.reference,) if item.reference else ()
+        return ObjectPrompt(tuple(item.prompts), (item.text,) if item.text else (), references, item.previous)
 
     @staticmethod
     def _mask_loss(logits: Tensor, target: Tensor, inside: Tensor) -> Tensor:
@@ -199,19 +219,17 @@ class Objective:
         logits = logits.masked_fill(self.vocabulary.alike[names], -1e4)
         return F.cross_entropy(logits, names)
 
-    def light(
-        self, maps: PixelMaps, sample: Sample, rng: np.random.Generator
-    ) -> tuple[Tensor, Counter[str]]:
+    def light(self, maps: PixelMaps, sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Log]:
         """Names and pixels alone: a tenth of the cost of a whole photo, so the joint space sees more photos."""
         grid = (maps.fine.shape[-2], maps.fine.shape[-1])
         coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid) for t in sample.targets}
         joint, text = self.model.joint(maps), self.vocabulary.embed(self.model)
-        log: Counter[str] = Counter()
+        log: Log = {}
         total = self._names(joint, sample, coverage, text, log)
         return total + self._pixels(joint, sample, coverage, text, rng, log), log
 
     def _names(
-        self, joint: Tensor, sample: Sample, coverage: dict[int, Tensor], text: Tensor, log: Counter[str]
+        self, joint: Tensor, sample: Sample, coverage: dict[int, Tensor], text: Tensor, log: Log
     ) -> Tensor:
         """Pooled pixel embeddings of every annotated mask against its name."""
         named = [t for t in sample.targets if t.name in self.vocabulary.index]
@@ -232,7 +250,7 @@ class Objective:
         coverage: dict[int, Tensor],
         text: Tensor,
         rng: np.random.Generator,
-        log: Counter[str],
+        log: Log,
     ) -> Tensor:
         """Every pixel against names in and not in the photo; only where the annotation says what is background."""
         present: dict[int, Tensor] = {}
@@ -272,13 +290,17 @@ class Objective:
         coverage: dict[int, Tensor],
         text: Tensor,
         generator: torch.Generator,
-        log: Counter[str],
+        log: Log,
     ) -> Tensor:
         """Hungarian matching on class and sampled mask points, at every prediction point (SPEC section 11)."""
         targets = [t for t in sample.targets if t.single and t.kind == "thing" and t.name in self.vocabulary.index]
         outputs = self.model.prompt_decoder.objects(features.state, self.model.levels(features))
         total = features.joint.sum() * 0
-        masks = torch.stack([coverage[id(t)] for t in targets]) if targets else torch.zeros(0, *outputs[0].logits.shape[-2:])
+        masks = (
+            torch.stack([coverage[id(t)] for t in targets])
+            if targets
+            else torch.zeros(0, *outputs[0].logits.shape[-2:])
+        )
         names = torch.tensor([self.vocabulary.index[str(t.name)] for t in targets], dtype=torch.long)
         for i, out in enumerate(outputs):
             if i not in (0, 2, len(outputs) - 1):
@@ -295,7 +317,10 @@ class Objective:
                     rows, columns = assign(cost.numpy())
                 q, t = torch.from_numpy(rows), torch.from_numpy(columns)
                 matched, wanted_masks = logits[q][:, points], masks.flatten(1)[t][:, points]
-                mask_loss = (mask_bce(matched[:, None], wanted_masks[:, None]) + mask_dice(matched[:, None], wanted_masks[:, None])).mean()
+                mask_loss = (
+                    mask_bce(matched[:, None], wanted_masks[:, None])
+                    + mask_dice(matched[:, None], wanted_masks[:, None])
+                ).mean()
                 name_loss = self._name_loss(embeddings[q], text, names[t])
                 wanted[q] = mask_iou(out.logits[0][q].detach(), masks[t])
                 total = total + 2 * mask_loss + 0.3 * name_loss
@@ -304,6 +329,3 @@ class Objective:
             total = total + 2 * (objectness * torch.where(wanted > 0, 1.0, 0.3)).mean()
         log["query"] = float(total.detach())
         return total
-
-
-__all__ = ["Item", "Objective", "ObjectiveConfig", "ReferencePrompt", "Vocabulary"]

@@ -93,6 +93,11 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def _relu6(x: Tensor) -> Tensor:
+    """In place where no gradient needs the input: it saves a pass over the largest maps."""
+    return F.relu6(x, inplace=not torch.is_grad_enabled())
+
+
 class MBConv(nn.Module):
     """Inverted residual: 1x1 expansion, depth-wise convolution, 1x1 projection without activation."""
 
@@ -105,8 +110,8 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x if self.expand is None else F.relu6(self.expand(x), inplace=True)  # (B, hidden, H, W)
-        y = F.relu6(self.depthwise(y), inplace=True)  # (B, hidden, H', W')
+        y: Tensor = x if self.expand is None else _relu6(self.expand(x))  # (B, hidden, H, W)
+        y = _relu6(self.depthwise(y))  # (B, hidden, H', W')
         y = self.project(y)  # (B, channels_out, H', W')
         return x + y if self.residual else y
 
@@ -155,7 +160,7 @@ class EfficientNetLite(nn.Module):
             activation; and ``head``: (B, head_channels, ceil(H / 32), ceil(W / 32)) in 0..6, if configured.
         """
         x = x * self.input_scale + self.input_shift  # (B, 3, H, W), (value - 127) / 128
-        x = F.relu6(self.stem(x), inplace=True)  # (B, stem, H/2, W/2)
+        x = _relu6(self.stem(x))  # (B, stem, H/2, W/2)
         features: dict[str, Tensor] = {}
         for name, block in zip(self.block_strides, self.blocks, strict=True):
             x = block(x)

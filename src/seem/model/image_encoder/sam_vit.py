@@ -54,7 +54,7 @@ class RelativeAttention(nn.Module):
         grid = q.unflatten(2, (h, w))
         by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, self.rel_pos_h[offset])  # the query is NOT scaled here
         by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, self.rel_pos_w[offset])
-        bias = (by_row[..., :, None] + by_column[..., None, :]).view(b, self.heads, h * w, h * w)
+        bias = (by_row[..., :, None] + by_column[..., None, :]).reshape(b, self.heads, h * w, h * w)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(y.transpose(1, 2).reshape(b, h, w, c))
 

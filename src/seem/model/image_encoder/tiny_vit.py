@@ -40,7 +40,8 @@ class ChannelLayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return y.permute(0, 3, 1, 2)
 
 
 class InvertedResidual(nn.Module):
@@ -73,6 +74,8 @@ class PatchMerging(nn.Module):
 
 class WindowAttention(nn.Module):
     """Pre-norm multi-head attention inside one window, with a bias per head and absolute offset."""
+
+    offset_index: Tensor
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
@@ -160,7 +163,7 @@ class TinyViT(nn.Module):
         return nn.Sequential(*(TinyViTBlock(c.dims[i], c.heads[i], c.windows[i]) for _ in range(c.depths[i])))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns ``s4`` (B, 64, H/4, W/4), ``s8`` (B, 128, …/8), ``s16`` (B, 320, …/16) and ``neck`` (B, 256, …/16)."""
+        """``s4`` (B, 64, H/4, W/4), ``s8`` (B, 128, …/8), ``s16`` (B, 320, …/16) and ``neck`` (B, 256, …/16)."""
         s4 = self.stage0(self.stem2(F.gelu(self.stem1(x))))
         y = self.stage1(self.merge0(s4).permute(0, 2, 3, 1))
         s8 = y.permute(0, 3, 1, 2)

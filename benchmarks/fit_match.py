@@ -1,0 +1,105 @@
+"""Fit how sure `find` is, on the development split: `SEEMConfig.match_weights` (three slopes and a bias).
+
+    python -m benchmarks.fit_match COCO_FOLDER --split benchmarks/dev_split.json [--model FILE]
+
+For every class in a photo and five that are not, every proposed region is a row: is it an instance (IoU of a half or more
+with one that no better row has taken)? A logistic regression on logit(named), logit(presence) and logit(predicted IoU)
+answers with a probability. Prints the weights and, at several thresholds, how often the best region is right and how
+often an absent name is answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import seem
+from seem.evaluation.datasets import open_dataset
+from seem.evaluation.text import absent_names
+from seem.predict.instances import match_probabilities, pairwise_iou
+
+
+def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
+    scene = model.encode(photo.path)
+    targets = [t for t in photo.targets(scene.size) if t.mask.any()]
+    present = {t.name for t in targets}
+    out: list[dict[str, object]] = []
+    h, w = scene.geometry.mask_size
+    for name in [*sorted(n for n in present if n), *absent_names(names, present, photo.key, 0)]:
+        with torch.no_grad():
+            found = model.network.propose(scene._features, name)
+            named = match_probabilities(model.network, found.embeddings, [name])[:, 0]
+        instances = [t for t in targets if t.name == name and not t.crowd]
+        if len(instances) != sum(t.name == name for t in targets):
+            continue  # a crowd: nobody knows what is right
+        iou = np.zeros((len(named), max(1, len(instances))), np.float32)
+        masks = (found.logits > 0).flatten(1)
+        if instances:
+            small = torch.stack(
+                [torch.from_numpy(np.array(scene.geometry.mask_to_encoded(t.mask))).float() for t in instances]
+            )
+            truth = torch.nn.functional.interpolate(small[:, None], (h, w), mode="area")[:, 0].flatten(1) > 0.5
+            keep = truth.any(1)
+            both = masks.float() @ truth.float().T
+            union = masks.sum(1)[:, None] + truth.sum(1)[None] - both
+            iou[:, : len(instances)] = (both / union.clamp(min=1)).numpy() * keep.numpy()
+        features = torch.stack([named, found.presence, found.scores]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
+        overlap = pairwise_iou(masks).nan_to_num().numpy()
+        out.append({"name": name, "present": bool(instances), "x": features, "iou": iou, "overlap": overlap, "n": len(instances)})
+    return out
+
+
+def fit(rows: list[dict[str, object]], steps: int = 2000) -> list[float]:
+    x = torch.from_numpy(np.concatenate([r["x"] for r in rows]))  # type: ignore[misc]
+    y = torch.from_numpy(np.concatenate([r["iou"].max(1) >= 0.5 for r in rows]).astype(np.float32))  # type: ignore[attr-defined]
+    weights = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.Adam([weights], 0.05)
+    for _ in range(steps):
+        logits = x @ weights[:3] + weights[3]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, y) + 1e-4 * weights[:3].square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [round(float(w), 4) for w in weights]
+
+
+def report(rows: list[dict[str, object]], weights: list[float]) -> list[dict[str, float]]:
+    table = []
+    for threshold in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        single, wrong, absent = [], 0, 0
+        for r in rows:
+            score = 1 / (1 + np.exp(-(r["x"] @ np.array(weights[:3]) + weights[3])))  # type: ignore[operator]
+            best = int(score.argmax())
+            answered = score[best] >= threshold
+            if r["present"]:
+                if r["n"] == 1:
+                    single.append(float(r["iou"][best].max()) if answered else 0.0)  # type: ignore[index]
+            else:
+                absent += 1
+                wrong += bool(answered)
+        table.append({"threshold": threshold, "iou": round(float(np.mean(single)), 4), "false_positive": round(wrong / absent, 4)})
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--split", type=Path, required=True)
+    parser.add_argument("--model", default="seem-tiny")
+    parser.add_argument("--limit", type=int)
+    args = parser.parse_args()
+    model = seem.load(args.model, device="cpu")
+    dataset = open_dataset(args.data, only=args.split)
+    rows: list[dict[str, object]] = []
+    for photo in dataset.photos[: args.limit]:
+        rows += rows_of(model, photo, dataset.names)
+    weights = fit(rows)
+    print(json.dumps({"match_weights": weights, "rows": len(rows), "table": report(rows, weights)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
