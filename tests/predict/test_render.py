@@ -65,7 +65,7 @@ def test_any_size(size: tuple[int, int]) -> None:
     scene = Model(FakeNetwork(FakeConfig()), WEIGHTS).encode(photo)  # type: ignore[arg-type]
     r = scene.segment(Click(0, 0))
     assert r.area == size[0] * size[1]
-    assert seem.draw(photo, [r] * 15, [Click(0, 0), Text("white")]).size == size
+    assert seem.draw(photo, [r] * 4, [Click(0, 0), Text("white")]).size == size
     assert seem.draw(photo, scene.panoptic(["white"], background=True)).size == size
 
 

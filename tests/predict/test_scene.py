@@ -237,7 +237,7 @@ def test_find_refuses(scene: Scene, text: Any, options: dict[str, Any], message:
 
 def test_label(scene: Scene) -> None:
     names = scene.label(green_mask(), COLOURS)
-    assert [name for name, _ in names][0] == "green"
+    assert names[0][0] == "green"
     assert sum(p for _, p in names) == pytest.approx(1)
     assert len(scene.label(Mask(green_mask()))) == 5
     assert len(scene.label(green_mask(), COLOURS, top=2)) == 2

@@ -40,7 +40,7 @@ def test_print_config(order: list[str], tmp_path: Path) -> None:
         (["{good}"], 2, "--out: expected the folder of the run"),
         (["{good}", "--out", "{folder}/run"], 2, "tinyvit.safetensors"),
         (["prepare", "nowhere", "--out", "x"], 2, "nowhere: no such folder"),
-        (["base", "--out", "{folder}", "--image", "{good}", "--semantic", "{good}", "--text", "{good}"], 2, "archive must be"),
+        (["base", "--out", "x", "--image", "{good}", "--semantic", "{good}", "--text", "{good}"], 2, "archive must be"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:

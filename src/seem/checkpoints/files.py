@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from seem.model.seem import SEEM
 
 FORMAT = "seem-1"
 HEADER = "seem"
+PINNED = "pinned_text."
 TOKENIZER = "text_encoder.tokenizer_json"
 BASE_PREFIXES = ("image_encoder.", "semantic_encoder.", "text_encoder.", "visual_sampler.position.")
 STORAGE_RULES = (
+    ("text_encoder.position_embedding.*", "float32"),  # small, and int8 costs quality there
     ("text_encoder.*", "int8"),
     ("image_encoder.*", "float16"),
     ("semantic_encoder.*", "float16"),
@@ -76,26 +79,32 @@ def _write(
     *,
     with_tokenizer: bool,
 ) -> str:
-    rules = [rule for rule in STORAGE_RULES if any(_matches(name, rule[0]) for name in state)]
-    tensors, packing = pack(state, rules)
+    packed, packing = _pack(state)
     if with_tokenizer and model.text_encoder.tokenizer_json:
-        tensors[TOKENIZER] = torch.frombuffer(bytearray(model.text_encoder.tokenizer_json.encode()), dtype=torch.uint8)
+        packed[TOKENIZER] = torch.frombuffer(bytearray(model.text_encoder.tokenizer_json.encode()), dtype=torch.uint8)
+    pinned = model.pinned_text if with_tokenizer else {}
+    for i, (sentence, tokens) in enumerate(pinned.values()):
+        packed[f"{PINNED}{i}"] = torch.cat([sentence[None], tokens]).float().cpu().contiguous()
+    header = {**header, "pinned": json.dumps(list(pinned))}
     fields = {"format": FORMAT, "config": model.config.to_json(), "extra": json.dumps(extra or {}), **header, **packing}
     metadata = {HEADER: json.dumps(fields, sort_keys=True)}  # one entry: safetensors writes several in random order
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata)
+        save_file(packed, temporary, metadata)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return sha256_of(path)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    from fnmatch import fnmatchcase
+def _pack(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    return pack(state, [rule for rule in STORAGE_RULES if any(fnmatchcase(name, rule[0]) for name in state)])
 
-    return fnmatchcase(name, pattern)
+
+def as_stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values that a state dict will have after it was written and read."""
+    return unpack(*_pack(state))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -150,18 +159,24 @@ def load_model(path: Path, base: Path | None = None, device: str | torch.device 
             raise CheckpointError(f"{path} was made with another base than {base}")
         shared, shared_metadata = read(base)
         state = {**shared, **state}
-        del shared_metadata
+        metadata["pinned"] = shared_metadata.get("pinned", "[]")
     try:
         config = SEEMConfig.from_json(metadata["config"])
         extra = json.loads(metadata.get("extra", "{}"))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its config cannot be read ({error})") from None
     tokenizer = state.pop(TOKENIZER, None)
+    pinned = {
+        name: (rows[0], rows[1:])
+        for i, name in enumerate(json.loads(metadata.get("pinned", "[]")))
+        if (rows := state.pop(f"{PINNED}{i}", None)) is not None
+    }
     model = SEEM(config)  # not on the meta device: that imports a second's worth of compiler
     problems = compare(model.state_dict(), state)
     if problems:
         raise CheckpointError(f"{path} does not fit its config: {'; '.join(problems)}")
     model.load_state_dict(state, assign=True)
+    model.pinned_text = pinned
     if tokenizer is not None:
         model.text_encoder.tokenizer_json = bytes(tokenizer.to(torch.uint8).numpy()).decode()
     for encoder in (model.image_encoder, model.semantic_encoder):

@@ -149,6 +149,7 @@ class SEEM(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(2.5))  # log of the class temperature
         self.heat_scale = nn.Parameter(torch.tensor(2.3))
         self.heat_bias = nn.Parameter(torch.tensor(-4.0))
+        self.pinned_text: dict[str, tuple[Tensor, Tensor]] = {}  # shipped with the weights: common names
         self._text_cache: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
     features_type = ImageFeatures
@@ -188,20 +189,21 @@ class SEEM(nn.Module):
 
     @torch.no_grad()
     def raw_text(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
-        """Frozen text encoder's (sentence (C,), word tokens (T, C)) of each phrase, cached."""
-        missing = list(dict.fromkeys(t for t in texts if t not in self._text_cache))
-        for start in range(0, len(missing), 64):
-            chunk = missing[start : start + 64]
-            ids, mask = self.text_encoder.tokenize(chunk)
-            tokens, sentence = self.text_encoder(ids.to(self.device), mask.to(self.device))
-            for i, text in enumerate(chunk):
-                words = tokens[i][mask[i].bool().to(tokens.device)][:MAX_TEXT_TOKENS]
-                self._text_cache[text] = (sentence[i].clone(), words.clone())
-        result = [self._text_cache[t] for t in texts]
-        for t in texts:
-            self._text_cache.move_to_end(t)
-        while len(self._text_cache) > max(TEXT_CACHE, len(texts)):
-            self._text_cache.popitem(last=False)
+        """Frozen text encoder's (sentence (C,), word tokens (T, C)) of each phrase, cached.
+
+        Phrases go through one at a time: in a batch, rounding would depend on the other phrases.
+        """
+        result = []
+        for text in texts:
+            known = self.pinned_text.get(text) or self._text_cache.get(text)
+            if known is None:
+                ids, mask = self.text_encoder.tokenize([text])
+                tokens, sentence = self.text_encoder(ids.to(self.device), mask.to(self.device))
+                known = (sentence[0].clone(), tokens[0, :MAX_TEXT_TOKENS].clone())
+                self._text_cache[text] = known
+                while len(self._text_cache) > TEXT_CACHE:
+                    self._text_cache.popitem(last=False)
+            result.append((known[0].to(self.device), known[1].to(self.device)))
         return result
 
     # ---- prompts --------------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from seem.checkpoints.files import save_base, save_model, sha256_of
+from seem.checkpoints.files import as_stored, save_base, save_model, sha256_of
 from seem.training.loop import TrainConfig
 from seem.training.warm_start import warm_start
+from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 
 def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | None = None) -> dict[str, str]:
@@ -30,6 +31,8 @@ def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | No
     with torch.no_grad():
         for name, value in average.items():
             own[name].copy_(value)
+    model.load_state_dict(as_stored(model.state_dict()))  # names are embedded as they will be after loading
+    model.pinned_text = dict(zip(COCO_PANOPTIC_NAMES, model.raw_text(COCO_PANOPTIC_NAMES), strict=True))
     name = config.model.name
     base = out / f"{name}-base.safetensors"
     save_base(model, base)

@@ -73,8 +73,8 @@ def write_features_of(
     """One process's share (every ``parts``-th photo from ``part``) of `write_features`, on one thread."""
     torch.set_num_threads(1)
     model = warm_start(model_config, base).eval()
-    model.image_encoder.to(memory_format=torch.channels_last)
-    model.semantic_encoder.to(memory_format=torch.channels_last)
+    model.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.semantic_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     write_features(model, read_records(records), folder, part, parts)
 
 

@@ -5,6 +5,8 @@ Masks are (h, w) bool at the encoded size; coordinates are continuous pixels of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from seem.model.prompting import VisualPrompt
@@ -149,7 +151,13 @@ def coarse_mask(mask: np.ndarray, rng: np.random.Generator) -> VisualPrompt:
     return VisualPrompt("mask", True, np.zeros((0, 2), np.float32), mask=big if big.any() else mask)
 
 
-FIRST_PROMPTS = {"click": click, "box": box, "scribble": scribble, "polygon": polygon, "mask": coarse_mask}
+FIRST_PROMPTS: dict[str, Callable[[np.ndarray, np.random.Generator], VisualPrompt]] = {
+    "click": click,
+    "box": box,
+    "scribble": scribble,
+    "polygon": polygon,
+    "mask": coarse_mask,
+}
 
 
 def first_prompt(kind: str, mask: np.ndarray, rng: np.random.Generator) -> VisualPrompt:
