@@ -2,8 +2,8 @@
 
     python -m benchmarks.fit_match COCO_FOLDER --split benchmarks/dev_split.json [--model FILE]
 
-For every class in a photo and five that are not, every proposed region is a row: is it an instance (IoU of a half or more
-with one that no better row has taken)? A logistic regression on logit(named), logit(presence) and logit(predicted IoU)
+For every class in a photo and five that are not, every proposed region is a row: does it overlap an instance by half or
+more? A logistic regression on logit(named), logit(presence) and logit(predicted IoU)
 answers with a probability. Prints the weights and, at several thresholds, how often the best region is right and how
 often an absent name is answered.
 """
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 import seem
-from seem.evaluation.datasets import open_dataset
+from seem.evaluation.datasets import open_dataset, read_only
 from seem.evaluation.text import absent_names
-from seem.predict.instances import match_probabilities, pairwise_iou
+from seem.predict.instances import match_probabilities
 
 
 def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
@@ -48,14 +48,12 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
             union = masks.sum(1)[:, None] + truth.sum(1)[None] - both
             iou[:, : len(instances)] = (both / union.clamp(min=1)).numpy() * keep.numpy()
         features = torch.stack([named, found.presence, found.scores]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
-        overlap = pairwise_iou(masks).nan_to_num().numpy()
         out.append(
             {
                 "name": name,
                 "present": bool(instances),
                 "x": features,
                 "iou": iou,
-                "overlap": overlap,
                 "n": len(instances),
             }
         )
@@ -108,7 +106,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     args = parser.parse_args()
     model = seem.load(args.model, device="cpu")
-    dataset = open_dataset(args.data, only=args.split)
+    dataset = open_dataset(args.data, only=read_only(args.split, args.data))
     rows: list[dict[str, object]] = []
     for photo in dataset.photos[: args.limit]:
         rows += rows_of(model, photo, dataset.names)

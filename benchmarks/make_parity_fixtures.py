@@ -38,8 +38,6 @@ EXACT = ("prev_mask", "prev_low_8x10", "prev_mask_64x80")
 DROPPED = (
     "_mask_l1_",
     "_mask_l2_",
-    "fp",
-    "dt_gt_blob_kornia070",
     "final_grounding_mask",
     "_queries_0",
     "_queries_1",
@@ -75,7 +73,7 @@ def main() -> None:
                     value = value[:POINTS]
                 if not any(d in key for d in DROPPED):
                     kept[key] = value if whole else thin(value)
-            np.savez_compressed(options.out / folder / f"{name}.npz", **kept)
+            np.savez_compressed(options.out / folder / f"{name}.npz", **kept)  # type: ignore[arg-type]
     first = next(iter(KEPT))  # the three have the same names
     shutil.copyfile(options.reference / first / "state_dict.tsv", options.out / first / "state_dict.tsv")
     (options.out / "inputs").mkdir(exist_ok=True)

@@ -835,8 +835,7 @@ def check_next_click(folder: Folder, npz: Npz, report: Report, name: str) -> Non
     truth = torch.stack([masks[k] for k in TRUTHS])
     logits = torch.from_numpy(npz["prev_mask_64x80"])[0]
     positive, negative = torch.stack([masks[k] for k in SCENARIOS["A"]]), torch.zeros_like(truth)
-    negative[0] = masks["neg"]
-    clicked = positive | negative
+    clicked = positive
     positive, negative = next_clicks(logits, truth, positive, negative)
     report.bits("next_pos", positive, npz["next_pos"])
     report.bits("next_neg", negative, npz["next_neg"])

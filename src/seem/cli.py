@@ -303,15 +303,48 @@ def models(json_: Annotated[bool, typer.Option("--json", help="Print one JSON do
     from seem.checkpoints.registry import DEFAULT, MODELS
 
     rows: list[dict[str, Any]] = [
-        {"name": m.name, "default": m.name == DEFAULT, "installed": m.size > 0, "bytes": m.size, "summary": m.summary}
+        {
+            "name": m.name,
+            "default": m.name == DEFAULT,
+            "installed": m.size > 0,
+            "bytes": m.size,
+            "source": m.source,
+            "summary": m.summary,
+        }
         for m in MODELS.values()
     ]
     if json_:
         _print_json({"models": rows})
         return
     for row in rows:
-        state = f"{row['bytes'] / 1e6:.1f} MB" if row["installed"] else "not installed"
+        state = f"{row['bytes'] / 1e6:.1f} MB" if row["installed"] else row["source"]
         print(f"{row['name']}{' (default)' if row['default'] else ''}  {state}\n    {row['summary']}")
+
+
+@app.command(short_help="Convert an official checkpoint.")
+def convert(
+    checkpoint: Annotated[str, typer.Argument(metavar="OFFICIAL.pt", help="A published checkpoint.")],
+    out: Annotated[str, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="What it is: seem-focal-t-v1, … (seem models).")],
+) -> None:
+    """Convert an official SEEM checkpoint to safetensors, which --model then takes.
+
+    The tensors of v0, v1 and demo are alike, so --as decides what the file will do.
+
+    \b
+    Example:
+      seem convert seem_focalt_v1.pt focal-t.safetensors --as seem-focal-t-v1
+    """
+    from seem.checkpoints import official
+
+    target = Path(out)
+    if target.suffix != ".safetensors":
+        raise InputError(f"OUT: expected a name that ends in .safetensors, got {out}")
+    if not target.parent.is_dir():
+        raise InputError(f"OUT: no such folder: {target.parent}")
+    with _input():
+        official.convert(checkpoint, target, name)
+    print(f"wrote {out}")
 
 
 # ---- commands of other parts, imported when they are called ---------------------------------------------------------

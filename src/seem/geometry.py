@@ -322,7 +322,8 @@ def clip_polyline(points: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]
     start, step = line[:-1], np.diff(line, axis=0)
     moving = step != 0
     safe = np.where(moving, step, 1.0)
-    t = np.sort(np.stack([(0.0 - start) / safe, (upper - start) / safe]), axis=0)  # enter, leave; (2, n - 1, 2)
+    with np.errstate(over="ignore"):  # a step near zero: infinity is right
+        t = np.sort(np.stack([(0.0 - start) / safe, (upper - start) / safe]), axis=0)  # enter, leave; (2, n - 1, 2)
     within = (start >= 0) & (start <= upper)
     enter = np.where(moving, t[0], np.where(within, -np.inf, np.inf)).max(1).clip(min=0.0)
     leave = np.where(moving, t[1], np.where(within, np.inf, -np.inf)).min(1).clip(max=1.0)

@@ -92,6 +92,7 @@ def _write(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(packed, temporary, metadata)
+        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

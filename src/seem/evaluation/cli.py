@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 eval_app = typer.Typer(
     name="eval",
     help="Measure a model at the public API, at the stored resolution of the photos. Progress goes to stderr.",
+    add_completion=False,
+    rich_markup_mode=None,
     no_args_is_help=True,
 )
 

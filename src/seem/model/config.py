@@ -88,6 +88,8 @@ class SEEMConfig:
 
 def build(cls: type, data: dict[str, Any]) -> Any:
     """A dataclass from its JSON form. Raises ValueError for a field that it does not have."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{cls.__name__} is {type(data).__name__}; expected an object")
     known = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(data) - set(known))
     if unknown:

@@ -10,14 +10,14 @@ there for parity only (``official_quirks=True`` and ``OfficialDecoder``).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seem.model.attention_rules import GROUNDING, OBJECT, SPATIAL, TEXT_TO_SPATIAL
+from seem.model.attention_rules import GROUNDING, OBJECT, SPATIAL, TEXT_TO_SPATIAL, VISUAL_TO_GROUNDING
 from seem.model.clip_text_encoder import ClipTextEncoder, unit
 from seem.model.config import ImageConfig
 from seem.model.deformable_pixel_decoder import DeformablePixelDecoder, DeformablePixelDecoderConfig
@@ -43,6 +43,7 @@ from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.model.seem import Decoded, ObjectQueries, TextFeatures
 
 CANDIDATES = 3  # masks per object, best match first: v1's number of queries per prompt
+PROPOSALS = 10  # queries that listened to a phrase, which `propose` adds to the object queries
 TEXT_CACHE = 4096
 BACKGROUND = "background"  # the class that means "nothing of these"
 
@@ -98,7 +99,16 @@ class OfficialSEEM(nn.Module):
     Args:
         official_quirks: take the official random draws (points beyond 512, v1's queries and memories, from
             PyTorch's generator) and let padding be attended, as their code does.
+
+    Attributes:
+        known_names: the classes that the weights were trained on, and how their training spelt them. Given, a query's
+            score is how likely it shows any of them rather than "background".
+        classes: encoded class names by their spelling.
+        on_new_classes: called after ``classes`` grew.
     """
+
+    features_type = OfficialFeatures
+    synonym_similarity = 0.95  # cosine from which two names mean the same; all names lie close together in this space
 
     def __init__(self, config: OfficialConfig, official_quirks: bool = False) -> None:
         super().__init__()
@@ -114,11 +124,17 @@ class OfficialSEEM(nn.Module):
         self.text_encoder = ClipTextEncoder(config.text_encoder)
         self.decoder = OfficialDecoder(config.prompt_decoder, config.semantics)
         self._texts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
-        self._classes: dict[str, Tensor] = {}
+        self.known_names: Mapping[str, str] = {}
+        self.classes: dict[str, Tensor] = {}
+        self.on_new_classes: Callable[[], None] | None = None
 
     @property
     def device(self) -> torch.device:
         return self.text_encoder.logit_scale.device
+
+    @property
+    def panoptic_threshold(self) -> float:
+        return self.config.semantics.object_threshold
 
     def _draws(self) -> Draws:
         if self.official_quirks:
@@ -140,12 +156,16 @@ class OfficialSEEM(nn.Module):
     # ---- text -----------------------------------------------------------------------------------------------------
 
     def encode_text(self, texts: Sequence[str]) -> TextFeatures:
-        """Phrases -> joint space; results are kept (LRU)."""
+        """Phrases -> joint space; results are kept (LRU).
+
+        The sentence is what regions are compared with, so it is made as for a class name, from the 81 templates. What
+        a text prompt says to the decoder are the tokens.
+        """
         rows = [self._text(text) for text in texts]
         tokens = nn.utils.rnn.pad_sequence([t for _, t in rows], batch_first=True)
         lengths = torch.tensor([len(t) for _, t in rows], device=tokens.device)
         mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        return TextFeatures(torch.stack([s for s, _ in rows]), tokens, mask)
+        return TextFeatures(self.class_table(texts, background=False), tokens, mask)
 
     def _text(self, text: str) -> tuple[Tensor, Tensor]:
         """Sentence (D,) of length 1 and the tokens (T, D) of one phrase."""
@@ -159,11 +179,19 @@ class OfficialSEEM(nn.Module):
 
     def class_table(self, names: Sequence[str], background: bool = True) -> Tensor:
         """Class names through the 81 templates -> (K, D), or (K + 1, D) with "nothing of these" last; kept."""
-        wanted = [*names, BACKGROUND] if background else list(names)
-        for name in wanted:
-            if name not in self._classes:
-                self._classes[name] = self.text_encoder.encode_classes([name])[0]
-        return torch.stack([self._classes[name] for name in wanted])
+        spelt = [self.known_names.get(name, name) for name in names]
+        wanted = [*spelt, BACKGROUND] if background else spelt
+        missing = [name for name in dict.fromkeys(wanted) if name not in self.classes]
+        for name in missing:
+            self.classes[name] = self.text_encoder.encode_classes([name])[0]
+        if missing and self.on_new_classes is not None:
+            self.on_new_classes()
+        table = torch.stack([self.classes[name] for name in wanted]).to(self.device)
+        if len(self.classes) > TEXT_CACHE:
+            kept = {*self.known_names.values(), BACKGROUND}
+            for name in set(self.classes) - kept:
+                self.classes.pop(name, None)
+        return table
 
     def class_logits(self, embeddings: Tensor, text: Tensor) -> Tensor:
         """(…, D) x (K, D) -> (…, K), at the learned temperature."""
@@ -173,14 +201,14 @@ class OfficialSEEM(nn.Module):
 
     def decode(self, features: OfficialFeatures, objects: Sequence[ObjectPrompt]) -> Decoded:
         """N objects -> their best three masks each, best first. Objects with prompts of one kind share a pass."""
-        kinds: dict[tuple[bool, bool, bool], list[int]] = {}
+        kinds: dict[tuple[bool, bool, bool, bool], list[int]] = {}
         for i, item in enumerate(objects):
             memory = item.previous is not None and self.config.semantics.memory
-            visual = bool(item.visual or item.references or item.previous is not None)
-            kinds.setdefault((visual, bool(item.texts), memory), []).append(i)
+            shown = bool(item.references) or item.previous is not None or any(p.positive for p in item.visual)
+            kinds.setdefault((shown, bool(item.visual) or shown, bool(item.texts), memory), []).append(i)
         rows: list[tuple[Tensor, Tensor] | None] = [None] * len(objects)
-        for (visual, text, memory), members in kinds.items():
-            found = self._decode_alike(features, [objects[i] for i in members], visual, text, memory)
+        for kind, members in kinds.items():
+            found = self._decode_alike(features, [objects[i] for i in members], *kind)
             for row, i in enumerate(members):
                 rows[i] = (found[0][row], found[1][row])
         logits = torch.stack([r[0] for r in rows if r is not None])  # (N, S, h, w)
@@ -189,17 +217,28 @@ class OfficialSEEM(nn.Module):
         return Decoded(logits, mean_probability(logits), embeddings, selected, "mean_probability")
 
     def _decode_alike(
-        self, features: OfficialFeatures, objects: Sequence[ObjectPrompt], visual: bool, text: bool, memory: bool
+        self,
+        features: OfficialFeatures,
+        objects: Sequence[ObjectPrompt],
+        shown: bool,
+        visual: bool,
+        text: bool,
+        memory: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits (N, S, h, w) and class embeddings (N, S, D) of objects whose prompts are of the same kinds."""
+        """Mask logits (N, S, h, w) and class embeddings (N, S, D) of objects whose prompts are of the same kinds.
+
+        An object is ``shown`` if something visual says what it is. A text whose visual prompts only say what it is
+        not stays a matter of the grounding queries, which then see those prompts too.
+        """
         semantics, draws = self.config.semantics, self._draws()
         own = reference = joined = previous = None
         if visual:
             own_rows = [self._read(features, item.visual, draws) for item in objects]
             reference_rows = [[self._read_reference(r, draws) for r in item.references] for item in objects]
-            targets = torch.stack(
-                [self._target(features, *parts) for parts in zip(objects, own_rows, reference_rows, strict=True)]
-            )
+            if shown:
+                targets = torch.stack(
+                    [self._target(features, *parts) for parts in zip(objects, own_rows, reference_rows, strict=True)]
+                )
             if semantics.joint:
                 own = stack_tokens(own_rows)
                 if any(reference_rows):
@@ -216,11 +255,13 @@ class OfficialSEEM(nn.Module):
             lengths = torch.tensor([len(p) for p in phrases], device=tokens.device)
             padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
         prompts = DecoderPrompts(tokens, padding, visual=own, reference=reference, previous=previous)
-        groups = [OBJECT] if semantics.joint else [GROUNDING] * text + [SPATIAL] * visual
-        links = [TEXT_TO_SPATIAL] if text and visual and not semantics.joint else []
+        groups = [OBJECT] if semantics.joint else [GROUNDING] * text + [SPATIAL] * shown
+        links = []
+        if text and visual and not semantics.joint:
+            links = [TEXT_TO_SPATIAL] if shown else [VISUAL_TO_GROUNDING]
         out = self.decoder(features.prepared, prompts, draws, groups, len(objects), links)
         chooser = groups[-1]  # the spatial queries if there are any: a stroke outranks a text
-        if visual:
+        if shown:
             match = (out.mask_embeddings[chooser] @ targets[:, :, None])[..., 0]  # (N, Q)
         else:
             sentences = torch.stack([torch.stack([self._text(t)[0] for t in o.texts]).mean(0) for o in objects])
@@ -273,7 +314,20 @@ class OfficialSEEM(nn.Module):
     # ---- without prompts ------------------------------------------------------------------------------------------
 
     def decode_objects(self, features: OfficialFeatures) -> ObjectQueries:
-        """Every object query of the image; computed once and kept with the features."""
+        """Every object query of the image, computed once and kept with the features.
+
+        With ``known_names`` the score is 1 - P(background), so that times the probability of a known name among the
+        known names it is that class's official probability.
+        """
+        found = self._objects(features)
+        return replace(found, scores=self._objectness(found.embeddings)) if self.known_names else found
+
+    def _objectness(self, embeddings: Tensor, phrase: str | None = None) -> Tensor:
+        """(Q, D) -> (Q,): how likely each query shows a known class, or what the phrase names."""
+        table = self.class_table([*self.known_names, *([phrase] if phrase else [])])
+        return 1 - self.class_logits(embeddings, table).softmax(-1)[:, -1]
+
+    def _objects(self, features: OfficialFeatures) -> ObjectQueries:
         if features.objects is None:
             out = self.decoder(features.prepared, DecoderPrompts(), self._draws(), [OBJECT], 1)
             h, w = features.mask_size
@@ -284,13 +338,36 @@ class OfficialSEEM(nn.Module):
 
     def embed_masks(self, features: OfficialFeatures, masks: Tensor) -> Tensor:
         """Any masks (N, h/4, w/4) in 0..1 -> (N, D): the class embedding of the object query that overlaps most."""
-        objects = self.decode_objects(features)
+        objects = self._objects(features)
         theirs = objects.logits.sigmoid().flatten(1)  # (Q, h/4 * w/4)
         best = []
         for mask in masks.to(theirs).flatten(1):
             overlap = torch.minimum(mask, theirs).sum(1) / torch.maximum(mask, theirs).sum(1).clamp(min=1e-6)
             best.append(int(overlap.argmax()))
         return objects.embeddings[best]
+
+    def propose(self, features: OfficialFeatures, phrase: str) -> ObjectQueries:
+        """Regions that a phrase may name: the object queries, and the queries that listened to it and fit it best.
+
+        Scores are the official ones of instances: class probability times mean probability inside the mask, less the
+        name's own share, which whoever asks computes.
+        """
+        found = self._objects(features)
+        sentence, tokens = self._text(phrase)
+        group = OBJECT if self.config.semantics.joint else GROUNDING
+        out = self.decoder(features.prepared, DecoderPrompts(tokens[None]), self._draws(), [group], 1)
+        match = unit(out.class_embeddings[group][0]) @ sentence
+        best = match.topk(min(PROPOSALS, len(match))).indices
+        h, w = features.mask_size
+        listened = mask_logits(out.mask_embeddings[group][:, best], features.mask_features)[0, :, :h, :w].float()
+        logits = torch.cat([found.logits, listened])
+        embeddings = torch.cat([found.embeddings, unit(out.class_embeddings[group][0, best].float())])
+        scores = mean_probability(logits)
+        return ObjectQueries(logits, embeddings, scores * self._objectness(embeddings, phrase))
+
+    def semantic_regions(self, features: OfficialFeatures, text: Tensor) -> Tensor | None:
+        """None: stuff is found by object queries, as things are."""
+        return None
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> FocalNet | DaViT | SamViT:

@@ -58,6 +58,7 @@ class TokenBatch:
     previous: Tensor | None  # (N, h4, w4) logits of the round before
     has_previous: Tensor  # (N,) bool
     similarity: Tensor | None  # (N, 2, h8, w8) text and reference similarity
+    has_similarity: Tensor  # (N,) bool
 
 
 @dataclass
@@ -314,7 +315,8 @@ class PromptDecoder(nn.Module):
             dense = self.dense_down(batch.dense).flatten(2).transpose(1, 2)
             stream = torch.where(batch.has_dense[:, None, None], image.stream + dense, stream)
         if batch.similarity is not None:
-            stream = stream + self.similarity_down(batch.similarity).flatten(2).transpose(1, 2)
+            added = self.similarity_down(batch.similarity).flatten(2).transpose(1, 2)
+            stream = stream + added * batch.has_similarity[:, None, None]
         return stream
 
     def mask_features(self, stream: Tensor, image: ImageState) -> Tensor:

@@ -200,8 +200,8 @@ class SEEM(nn.Module):
                 ids, mask = self.text_encoder.tokenize([text])
                 tokens, sentence = self.text_encoder(ids.to(self.device), mask.to(self.device))
                 known = (sentence[0].clone(), tokens[0, :MAX_TEXT_TOKENS].clone())
-                self._text_cache[text] = known
-                while len(self._text_cache) > TEXT_CACHE:
+                self._text_cache[text] = known  # each step is atomic: threads may at worst compute one twice
+                if len(self._text_cache) > TEXT_CACHE:
                     self._text_cache.popitem(last=False)
             result.append((known[0].to(self.device), known[1].to(self.device)))
         return result
@@ -310,6 +310,7 @@ class SEEM(nn.Module):
         lengths = torch.tensor([len(r) for r in rows], device=device)
         valid = torch.arange(tokens_padded.shape[1], device=device)[None] < lengths[:, None]
         c = self.config.prompt_decoder
+        named = torch.tensor([bool(o.texts or o.references) for o in objects], device=device)
         batch = TokenBatch(
             tokens_padded,
             valid,
@@ -318,7 +319,8 @@ class SEEM(nn.Module):
             has_dense,
             previous if bool(has_previous.any()) else None,
             has_previous,
-            similarity if c.dense_similarity and any(o.texts or o.references for o in objects) else None,
+            similarity if c.dense_similarity and named.any() else None,
+            named,
         )
         return batch, texts, points
 

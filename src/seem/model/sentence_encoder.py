@@ -58,8 +58,8 @@ class Block(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (N, heads, T, C/heads)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)  # (N, T, C)
         x = self.attention_norm(x + self.out(y))
-        x = self.mlp_norm(x + self.fc2(F.gelu(self.fc1(x))))
-        return x
+        out: Tensor = self.mlp_norm(x + self.fc2(F.gelu(self.fc1(x))))
+        return out
 
 
 class SentenceEncoder(nn.Module):

@@ -33,7 +33,8 @@ def match_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str])
     """(N, D) class embeddings -> (N, K + 1): how likely each of K names is; the last column is "something else"."""
     asked = network.encode_text(list(names)).sentence  # (K, D)
     known = network.encode_text(list(COCO_PANOPTIC_NAMES)).sentence  # (133, D)
-    similar = ((asked @ known.T) >= SYNONYM_SIMILARITY).any(0)
+    limit = getattr(network, "synonym_similarity", SYNONYM_SIMILARITY)
+    similar = ((asked @ known.T) >= limit).any(0)
     contained = torch.tensor([any(contains(name, k) for name in names) for k in COCO_PANOPTIC_NAMES])
     distractors = known[~(similar | contained.to(similar.device))]
     probabilities = network.class_logits(embeddings, torch.cat([asked, distractors])).softmax(-1)

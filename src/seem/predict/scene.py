@@ -236,7 +236,7 @@ class Scene:
 
         Args:
             text: "dog", "red car"; also a `seem.Text`.
-            threshold: 0..1, of the result's score: how likely it is that the text names the mask and the outline is right.
+            threshold: 0..1, of the score: how likely it is that the text names the mask and the outline is right.
             limit: at most that many.
 
         Raises:
@@ -268,7 +268,7 @@ class Scene:
         self,
         vocabulary: VocabularyLike | None = None,
         background: bool = False,
-        threshold: float = PANOPTIC_THRESHOLD,
+        threshold: float | None = None,
         overlap: float = OVERLAP_THRESHOLD,
     ) -> Panoptic:
         """Divide the image into named things and stuff.
@@ -277,12 +277,14 @@ class Scene:
             vocabulary: names; things unless given as ``(name, "stuff")``. COCO's 133 by default. What fits none of
                 an own vocabulary's names stays 0 in the map.
             background: give every such pixel to one stuff segment named "others" instead.
-            threshold: 0..1, of class probability x predicted IoU; lower finds more.
+            threshold: 0..1, of class probability x predicted IoU; lower finds more. The model's own by default.
             overlap: 0..1, how much of a region must remain visible behind better ones.
 
         Raises:
             ValueError, TypeError: a bad vocabulary or threshold.
         """
+        if threshold is None:
+            threshold = getattr(self._network, "panoptic_threshold", PANOPTIC_THRESHOLD)
         threshold, overlap = _unit("threshold", threshold), _unit("overlap", overlap)
         named = parse_vocabulary(vocabulary)
         if background and any(category.name == OTHERS for category in named):

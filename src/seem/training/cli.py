@@ -30,6 +30,8 @@ train_app = typer.Typer(
     name="train",
     cls=_RunByDefault,
     help="Train a model: seem train CONFIG.toml --out RUN. The other commands prepare what it reads.",
+    add_completion=False,
+    rich_markup_mode=None,
     no_args_is_help=True,
 )
 

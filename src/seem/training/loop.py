@@ -36,7 +36,7 @@ from seem.model.prompting import EncodedReference
 from seem.model.seem import SEEM
 from seem.training.features import feature_path, read_features
 from seem.training.objective import Objective, ObjectiveConfig, Vocabulary
-from seem.training.samples import Sample, load_targets, pad_to, read_records
+from seem.training.samples import Sample, load_targets, pad_to, read_records, unsure_names
 from seem.training.warm_start import warm_start
 
 FROZEN = ("image_encoder.", "semantic_encoder.", "text_encoder.", "visual_sampler.position.")
@@ -156,7 +156,8 @@ class Trainer:
         with safe_open(path, "pt") as f:
             h, w = json.loads(f.metadata()["size"])
         targets = load_targets(record, (h, w), self.config.targets_per_image, rng)
-        return Sample(record["id"], spatial, semantic, (h, w), targets, bool(record["complete"]))
+        unsure = unsure_names(record, targets)
+        return Sample(record["id"], spatial, semantic, (h, w), targets, bool(record["complete"]), unsure)
 
     @torch.no_grad()
     def reference(self, name: str, rng: np.random.Generator) -> EncodedReference | None:

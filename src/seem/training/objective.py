@@ -18,6 +18,7 @@ from seem.training.expressions import describe, expression, places_of
 from seem.training.losses import focal, importance_points, mask_bce, mask_dice, mask_iou, pairwise_cost
 from seem.training.matching import assign
 from seem.training.samples import Sample, Target, pad_to
+from seem.vocabulary import COCO_PANOPTIC
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ObjectiveConfig:
         ("text", 0.16),
         ("reference", 0.08),
     )
+    forget: float = 0.15  # share of later rounds that see all prompts but not the previous mask
     text_with_click: float = 0.15  # share of visual prompts of named objects that also carry the name
     mask_weight: float = 1.0
     coarse_weight: float = 0.4
@@ -54,6 +56,8 @@ class Vocabulary:
         self.names = names
         self.index = {n: i for i, n in enumerate(names)}
         self.raw = torch.stack([s for s, _ in model.raw_text(names)])
+        things = {c.name for c in COCO_PANOPTIC if c.is_thing}
+        self.annotated = torch.tensor([n in things for n in names])
         alike = (self.raw @ self.raw.T) > config.synonym_cosine
         alike.fill_diagonal_(False)
         self.alike = alike
@@ -163,6 +167,10 @@ class Objective:
                 item.previous = logits
                 if click is not None:
                     item.prompts.append(click)
+                    item.alternatives = []  # a click says which one is meant
+        if rounds and rng.random() < self.config.forget:
+            for item in items:
+                item.previous = None
         batch, _, _ = self.model.batch(features, [self._prompt(i) for i in items])
         out = self.model.prompt_decoder(features.state, batch)
         target = torch.stack([i.coverage for i in items])[:, None]  # (N, 1, H4, W4)
@@ -255,13 +263,16 @@ class Objective:
         """Every pixel against names in and not in the photo; only where the annotation says what is background."""
         present: dict[int, Tensor] = {}
         for t in sample.targets:
-            if t.name in self.vocabulary.index and (t.sure or t.name not in ("dining table", "bed", "couch")):
+            if t.name in self.vocabulary.index and t.name not in sample.unsure:
                 i = self.vocabulary.index[str(t.name)]
                 present[i] = torch.maximum(present[i], coverage[id(t)]) if i in present else coverage[id(t)]
         if not present:
             return joint.sum() * 0
-        alike = self.vocabulary.alike[list(present)].any(0)
-        absent = [i for i in rng.permutation(len(self.vocabulary.names)) if i not in present and not alike[i]]
+        unknown = self.vocabulary.alike[list(present)].any(0)
+        unknown[[self.vocabulary.index[n] for n in sample.unsure if n in self.vocabulary.index]] = True
+        if sample.complete:  # that is said of COCO's things only: a sky that nobody drew is not absent
+            unknown |= ~self.vocabulary.annotated
+        absent = [i for i in rng.permutation(len(self.vocabulary.names)) if i not in present and not unknown[i]]
         chosen = [*present, *absent[: max(4, self.config.classes_per_image - len(present))]]
         size = joint.shape[-2:]
         target = torch.zeros(len(chosen), *size)

@@ -8,8 +8,9 @@ A record is one line of a JSON Lines file: {"id", "image", "width", "height", "s
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Sample:
     size: tuple[int, int]
     targets: list[Target]
     complete: bool
-    ignore: list[np.ndarray] = field(default_factory=list)
+    unsure: frozenset[str] = frozenset()  # names of which this photo shows more than the targets, nobody knows where
 
 
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:
@@ -98,6 +99,14 @@ def load_targets(record: dict[str, Any], size: tuple[int, int], limit: int, rng:
             Target(mask, shrink(mask), o.get("name"), o.get("kind", "thing"), single, not o.get("doubtful"))
         )
     return targets
+
+
+def unsure_names(record: dict[str, Any], targets: list[Target]) -> frozenset[str]:
+    """Names whose pixels are not all known: an object was left out, or its mask is of the kind that is often ragged."""
+    loaded = Counter(t.name for t in targets)
+    stated = Counter(o.get("name") for o in record["objects"])
+    ragged = {t.name for t in targets if not t.sure and t.name in ("dining table", "bed", "couch")}
+    return frozenset(n for n in stated if n is not None and (loaded[n] < stated[n] or n in ragged))
 
 
 def pad_to(array: Tensor, size: tuple[int, int]) -> Tensor:
