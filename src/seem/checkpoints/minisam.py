@@ -130,7 +130,7 @@ def _layer(node_name: str) -> str:
 
 def _bias_table(layer: str, bias: np.ndarray) -> np.ndarray:
     """(…, heads, cells, cells) expanded attention bias -> (heads, cells) by the offset of two cells."""
-    bias = bias.reshape(bias.shape[-3:])
+    bias = bias.reshape(-1, *bias.shape[-2:])
     window = math.isqrt(bias.shape[-1])
     table = bias[:, 0, :]  # the offset of cell k from cell 0 is k itself
     ys, xs = np.divmod(np.arange(window * window), window)

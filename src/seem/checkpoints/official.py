@@ -26,6 +26,7 @@ from seem.model.official_seem import BACKGROUND, OfficialSEEM
 from seem.vocabulary import COCO_PANOPTIC
 
 FORMAT = "seem-official-1"
+_CODE = r"GLOBAL [\w.]+|call reduce [\w ]+|Can only (?:build|create|call)[\w ]+"  # in torch's refusals
 
 # Official prefix <-> ours. The first that fits is taken, in both directions, so the special ones stand first.
 _PREDICTOR = "sem_seg_head.predictor."
@@ -227,9 +228,9 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # whatever a hostile or broken file makes of the reader
         message = " ".join(str(error).split())
-        if code := re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:global|class|operand)[^.]*|Trying to \w+ [\w.]+", message):
+        if code := re.search(_CODE, message):
             raise CheckpointError(
-                f"{path} is refused: its pickle wants to run code ({code[1] or code[0]}); nothing of it was run"
+                f"{path} is refused: its pickle asks for code to be run ({code[0][:80]}); nothing of it was run"
             ) from None
         raise CheckpointError(f"{path} is not a complete PyTorch file: {message[:200]}") from None
     if not isinstance(content, Mapping) or not all(
@@ -237,8 +238,8 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     ):
         held = f"holds {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else "is no state dict"
         raise CheckpointError(f"{path} is of another project: it {held}; expected names and tensors alone")
-    odd = [k for k, v in content.items() if k not in IGNORED and (not v.is_floating_point() or v.layout != torch.strided)]
-    if odd:
+    used = {k: v for k, v in content.items() if k not in IGNORED}
+    if odd := [k for k, v in used.items() if not v.is_floating_point() or v.layout != torch.strided]:
         raise CheckpointError(f"{path}: {len(odd)} tensors are not plain floating point: {', '.join(odd)}")
     return dict(content)
 

@@ -90,23 +90,19 @@ def _hub_models() -> list[HubModel]:
     for name, config in OFFICIAL_VARIANTS.items():
         if config.checkpoint is not None:
             encoder, parameters = _ENCODERS[name.rsplit("-", 1)[0]]
-            summary = f"official SEEM, {encoder}, {parameters / 1e6:.0f} M parameters; {_SEMANTICS[config.semantics.name]}"
+            wiring = _SEMANTICS[config.semantics.name]
+            summary = f"official SEEM, {encoder}, {parameters / 1e6:.0f} M parameters; {wiring}"
             rows.append(HubModel(name, summary, config.checkpoint, parameters))
     return rows
 
 
-MODELS: dict[str, NamedModel | HubModel] = {
-    m.name: m
-    for m in (
-        NamedModel(
-            "seem-tiny",
-            "TinyViT-5M + EfficientNet-Lite0 at 512 px, MiniLM text; ships with the package, made for CPUs",
-            "seem-tiny.safetensors",
-            "seem-tiny-base.safetensors",
-        ),
-        *_hub_models(),
-    )
-}
+_SHIPPED = NamedModel(
+    "seem-tiny",
+    "TinyViT-5M + EfficientNet-Lite0 at 512 px, MiniLM text; ships with the package, made for CPUs",
+    "seem-tiny.safetensors",
+    "seem-tiny-base.safetensors",
+)
+MODELS: dict[str, NamedModel | HubModel] = {_SHIPPED.name: _SHIPPED, **{m.name: m for m in _hub_models()}}
 
 
 def load_network(source: str | os.PathLike[str] = DEFAULT) -> tuple[SEEM, str]:
@@ -135,10 +131,8 @@ def load_network(source: str | os.PathLike[str] = DEFAULT) -> tuple[SEEM, str]:
 
 
 def _base_beside(path: Path) -> Path | None:
-    default = MODELS[DEFAULT]
-    assert isinstance(default, NamedModel)
-    beside = path.parent / default.base if default.base else None
-    return beside if beside is not None and beside.is_file() else default.base_path
+    beside = path.parent / _SHIPPED.base if _SHIPPED.base else None
+    return beside if beside is not None and beside.is_file() else _SHIPPED.base_path
 
 
 def _load_official(path: Path, name: str | None = None) -> tuple[SEEM, str]:

@@ -21,6 +21,8 @@ REFERENCE = "tokens_visual"  # visual prompts on another image (demo); v0 and v1
 AUDIO = "tokens_audio"  # transcribed speech
 MEMORY = "memories_spatial"  # summary of the mask of the round before
 
+PROMPTED = (SPATIAL, GROUNDING, TEXT, VISUAL, REFERENCE, MEMORY)  # groups of one prompted object
+
 Rules = Mapping[str, frozenset[str]]
 
 
@@ -47,13 +49,10 @@ ATTENTION_RULES: Mapping[str, Rules] = {
         tokens_visual="tokens_visual",
         tokens_audio="queries_object tokens_audio",
     ),
-    "tiny": _rules(
-        queries_object="queries_object",
-        queries_spatial="queries_spatial tokens_spatial tokens_grounding memories_spatial",
-        tokens_grounding="queries_spatial tokens_grounding tokens_spatial",
-        tokens_spatial="queries_spatial tokens_grounding tokens_spatial",
-        memories_spatial="memories_spatial queries_spatial",
-    ),
+    "tiny": {  # as in SAM, everything said about one object sees everything else; the prompt decoder masks only padding
+        OBJECT: frozenset({OBJECT}),
+        **{row: frozenset(PROMPTED) for row in PROMPTED},
+    },
 }
 
 # Text and a visual prompt for one object: two switches of the official evaluation that add a link.

@@ -184,6 +184,7 @@ class OfficialDecoder(nn.Module):
                 outside.append((rows[:, None] | columns).flatten())
         keys = []
         for i, layer in enumerate(self.cross_attention_layers):
+            assert isinstance(layer, CrossAttentionLayer)
             level = i % LEVELS
             value = embedded[level].flatten(2).transpose(1, 2)  # (B, h * w, C)
             key = value + positions[level].flatten(1).T

@@ -39,7 +39,7 @@ from seem.model.official_visual_sampler import (
     read_at,
     stack_tokens,
 )
-from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
+from seem.model.prompting import EncodedReference, ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.model.seem import Decoded, ObjectQueries, TextFeatures
 
 CANDIDATES = 3  # masks per object, best match first: v1's number of queries per prompt
@@ -282,9 +282,9 @@ class OfficialSEEM(nn.Module):
             stacks.append(F.pad(mask, (0, w - mask.shape[1], 0, h - mask.shape[0]))[None])
         return self.decoder.read_prompts(features.prepared, [Strokes(*stacks)], draws)
 
-    def _read_reference(self, reference: ReferencePrompt, draws: Draws) -> VisualTokens:
-        features = reference.features
-        if not isinstance(features, OfficialFeatures):
+    def _read_reference(self, reference: ReferencePrompt | EncodedReference, draws: Draws) -> VisualTokens:
+        features: object = getattr(reference, "features", reference)
+        if not isinstance(reference, ReferencePrompt) or not isinstance(features, OfficialFeatures):
             raise TypeError(f"a reference must be encoded by the same model, got {type(features).__name__}")
         return self._read(features, reference.prompts, draws)
 

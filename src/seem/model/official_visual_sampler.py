@@ -171,12 +171,12 @@ class VisualSampler(nn.Module):
         tokens, owners = [], []
         for level, projection in enumerate(self.level_projection):
             # one sign for all images, then the other: the official order of draws
-            chosen = [[draws.points(*p[sign], self.max_points) for p in pixels] for sign in (0, 1)]
-            joined = [(torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in zip(*chosen, strict=True)]
+            plus, minus = ([draws.points(*p[sign], self.max_points) for p in pixels] for sign in (0, 1))
+            joined = [(torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in zip(plus, minus, strict=True)]
             objects, places = _padded(joined)
             # reading is linear, so the few points are projected instead of the whole map
             value = read_at(_expand(maps[level], batch), places) @ projection
-            positives = torch.tensor([len(a[0]) for a in chosen[0]], device=objects.device)
+            positives = torch.tensor([len(a[0]) for a in plus], device=objects.device)
             negative = torch.arange(objects.shape[1], device=objects.device) >= positives[:, None]  # (B, P)
             tokens.append(value + self.sign(negative.long()))
             owners.append(objects)
@@ -260,6 +260,7 @@ def _polygon(points: np.ndarray, h: int, w: int) -> np.ndarray:
         if y0 != y1:
             crosses = (y0 > y) != (y1 > y)
             inside ^= crosses & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
-    j, i = np.clip(np.floor(vertices).astype(int), 0, [w - 1, h - 1]).T
-    inside[i, j] = True  # a sliver that no centre falls into still marks something
+    if not inside.any():  # a sliver that no centre falls into still marks something
+        j, i = np.clip(np.floor(vertices).astype(int), 0, [w - 1, h - 1]).T
+        inside[i, j] = True
     return inside

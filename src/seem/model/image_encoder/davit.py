@@ -8,6 +8,7 @@ are zero-padded after the norm, and the padding takes part in attention; stage o
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -124,14 +125,16 @@ class PositionConv(nn.Module):
         return x + self.fn["dw"](x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def _half_block(name: str, dim: int, attention: nn.Module) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {
-            "conv1": PositionConv(dim),
-            name: PreNorm(dim, attention),
-            "conv2": PositionConv(dim),
-            "ffn": PreNorm(dim, Perceptron(dim)),
-        }
+def _half_block(name: str, dim: int, attention: nn.Module) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            {
+                "conv1": PositionConv(dim),
+                name: PreNorm(dim, attention),
+                "conv2": PositionConv(dim),
+                "ffn": PreNorm(dim, Perceptron(dim)),
+            }
+        )
     )
 
 
@@ -148,8 +151,7 @@ class DualBlock(nn.ModuleDict):
 
     def forward(self, x: Tensor) -> Tensor:
         for half in self.values():
-            for step in half.values():
-                x = step(x)
+            x = half(x)
         return x
 
 
@@ -167,7 +169,7 @@ class DaViT(nn.Module):
             )
         )
         self.blocks = nn.ModuleList(
-            nn.ModuleList(DualBlock(dim, heads, config.window) for _ in range(depth))
+            nn.Sequential(*(DualBlock(dim, heads, config.window) for _ in range(depth)))
             for dim, heads, depth in zip(config.channels, config.heads, config.depths, strict=True)
         )
 
@@ -176,8 +178,7 @@ class DaViT(nn.Module):
         x, outputs = pixels, []
         for embed, blocks in zip(self.convs, self.blocks, strict=True):
             y = embed(x).permute(0, 2, 3, 1)  # (B, H, W, C)
-            for block in blocks:
-                y = block(y)
+            y = blocks(y)
             x = y.permute(0, 3, 1, 2).contiguous()
             outputs.append(x)
         return outputs

@@ -124,8 +124,13 @@ class Embedding(nn.Module):
 class Stage(nn.Module):
     def __init__(self, dim: int, depth: int, config: FocalNetConfig, last: bool) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(FocalBlock(dim, config) for _ in range(depth))
-        self.downsample = None if last else Embedding(dim, 2 * dim, 3, 2, 1)
+        self.blocks = nn.Sequential(*(FocalBlock(dim, config) for _ in range(depth)))
+        self.downsample = nn.Identity() if last else Embedding(dim, 2 * dim, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W) -> the stage's output (B, H, W, C) and the next stage's input (B, C', H/2, W/2)."""
+        y = self.blocks(x.permute(0, 2, 3, 1))
+        return y, self.downsample(y.permute(0, 3, 1, 2))
 
 
 class FocalNet(nn.Module):
@@ -148,12 +153,8 @@ class FocalNet(nn.Module):
         x = self.patch_embed(pixels)
         outputs = []
         for i, stage in enumerate(self.layers):
-            y = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-            for block in stage.blocks:
-                y = block(y)
+            y, x = stage(x)
             outputs.append(self.get_submodule(f"norm{i}")(y).permute(0, 3, 1, 2).contiguous())
-            if stage.downsample is not None:
-                x = stage.downsample(y.permute(0, 3, 1, 2))
         return outputs
 
 

@@ -1,0 +1,41 @@
+"""Published checkpoints in miniature: reduced widths, random weights, the official names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from seem.checkpoints.official import official_name
+from seem.model.official_config import OFFICIAL_VARIANTS, official_config, reduced
+from seem.model.official_seem import OfficialSEEM
+
+FAMILY = ("seem-focal-t-v0", "seem-focal-t-v1", "seem-focal-t-demo")
+
+
+@contextmanager
+def reduced_variants(*names: str) -> Iterator[pytest.MonkeyPatch]:
+    """The table of variants with some rows narrow, and two templates instead of 81."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setitem(OFFICIAL_VARIANTS, name, reduced(official_config(name)))
+        patch.setattr("seem.model.templates.TEMPLATES", ("{}.", "a photo of a {}."))
+        yield patch
+
+
+def official_state(name: str, seed: int = 0) -> dict[str, Tensor]:
+    """What the published file of a variant would hold, training buffers included."""
+    torch.manual_seed(seed)
+    network = OfficialSEEM(OFFICIAL_VARIANTS[name])
+    state = {official_name(k): v.detach() for k, v in network.state_dict().items()}
+    return state | {"dilation_kernel": torch.ones(1, 1, 3, 3), "criterion.empty_weight": torch.ones(134)}
+
+
+def write_official(path: Path, name: str, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(official_state(name, seed), path)
+    return path
