@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,15 +24,22 @@ def reduced_variants(*names: str) -> Iterator[pytest.MonkeyPatch]:
     """The table of variants with some rows narrow, and two templates instead of 81."""
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
-            patch.setitem(OFFICIAL_VARIANTS, name, reduced(official_config(name)))
+            config = reduced(official_config(name))
+            small = replace(config, image=replace(config.image, target=128))
+            patch.setitem(OFFICIAL_VARIANTS, name, small)
         patch.setattr("seem.model.templates.TEMPLATES", ("{}.", "a photo of a {}."))
         yield patch
 
 
 def official_state(name: str, seed: int = 0) -> dict[str, Tensor]:
-    """What the published file of a variant would hold, training buffers included."""
+    """What the published file of a (reduced) variant would hold, training buffers included."""
+    return dict(_state(name, seed))
+
+
+@cache
+def _state(name: str, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    network = OfficialSEEM(OFFICIAL_VARIANTS[name])
+    network = OfficialSEEM(reduced(official_config(name)))
     state = {official_name(k): v.detach() for k, v in network.state_dict().items()}
     return state | {"dilation_kernel": torch.ones(1, 1, 3, 3), "criterion.empty_weight": torch.ones(134)}
 

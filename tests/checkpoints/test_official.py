@@ -216,7 +216,7 @@ def test_damaged_conversions(published: Path, out: Path, tmp_path: Path) -> None
     header = {"seem": '{"format": "seem-official-1", "variant": "seem-focal-t-v1"}'}
     del state["decoder.decoder_norm.bias"]
     save_file(state, tmp_path / "less.safetensors", header)
-    with pytest.raises(CheckpointError, match="1 missing: decoder.decoder_norm.bias"):
+    with pytest.raises(CheckpointError, match=r"1 missing: decoder\.decoder_norm\.bias"):
         load_network(tmp_path / "less.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(out.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="not a complete safetensors file"):

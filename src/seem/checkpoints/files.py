@@ -27,15 +27,18 @@ HEADER = "seem"
 PINNED = "pinned_text."
 TOKENIZER = "text_encoder.tokenizer_json"
 BASE_PREFIXES = ("image_encoder.", "semantic_encoder.", "text_encoder.", "visual_sampler.position.")
-STORAGE_RULES = (
-    ("text_encoder.position_embedding.*", "float32"),  # small, and int8 costs quality there
-    ("text_encoder.*", "int8"),
-    ("image_encoder.*", "float16"),
-    ("semantic_encoder.*", "float16"),
+STORAGE_RULES = (  # the first that fits; int8 costs nothing measurable but where a line says otherwise
+    ("text_encoder.position_embedding.*", "float32"),
     ("*position.projection", "float32"),
     ("logit_scale", "float32"),
     ("heat_*", "float32"),
-    ("*", "float16"),
+    ("semantic_encoder.*", "float16"),
+    ("*bias_table", "float16"),
+    ("*mask_embed*", "float16"),
+    ("*_queries.weight", "float16"),
+    ("*_token.weight", "float16"),
+    ("*kind.weight", "float16"),
+    ("*", "int8"),
 )
 
 

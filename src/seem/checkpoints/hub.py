@@ -69,6 +69,7 @@ def download(file: str) -> Path:
     """One published file, in the hub's own cache, with the hash that the hub states."""
     try:
         import huggingface_hub as hub
+        from huggingface_hub import constants
     except ImportError as error:
         raise DownloadError(f"{file} is fetched with huggingface_hub, which is not installed") from error
     try:
@@ -87,7 +88,7 @@ def download(file: str) -> Path:
         if not _is_sha256(stated_hash):
             raise DownloadError(f"{file}: {stated.location} states no sha256 of it, so it cannot be trusted")
         if not isinstance(hub.try_to_load_from_cache(REPOSITORY, file, revision=stated.commit_hash), str):
-            _check_space({Path(hub.constants.HF_HUB_CACHE): stated.size or 0}, file)
+            _check_space({Path(constants.HF_HUB_CACHE): stated.size or 0}, file)
         try:
             source = Path(hub.hf_hub_download(REPOSITORY, file))
         except Exception as error:

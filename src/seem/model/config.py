@@ -73,8 +73,8 @@ class SEEMConfig:
     text_encoder: SentenceEncoderConfig = field(default_factory=SentenceEncoderConfig)
     pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
     prompt_decoder: PromptDecoderConfig = field(default_factory=PromptDecoderConfig)
-    # How sure `find` is: a logistic function of logit(named), logit(presence), logit(predicted IoU) and 1, fitted on
-    # the development split by benchmarks/fit_match.py; empty means the plain product.
+    # How sure `find` is: a logistic function of logit(named), logit(presence), logit(predicted IoU), logit(coverage)
+    # and 1, fitted on the development split by benchmarks/fit_match.py; empty means the plain product.
     match_weights: tuple[float, ...] = ()
 
     def to_json(self) -> str:

@@ -90,7 +90,8 @@ class OfficialFeatures:
             if not tensors[name].is_floating_point() or not bool(torch.isfinite(tensors[name]).all()):
                 raise ValueError(f"scene tensor {name} is not finite floating point")
         on_device = {name: t.to(network.device, torch.float32) for name, t in tensors.items()}
-        return network.project(on_device.pop("mask_features"), list(on_device.values()), size)
+        maps = [on_device[f"map{i}"] for i in range(3)]  # a file holds them in any order
+        return network.project(on_device["mask_features"], maps, size)
 
 
 class OfficialSEEM(nn.Module):

@@ -117,9 +117,10 @@ class ObjectQueries:
     logits: Tensor  # (Q, h/4, w/4)
     embeddings: Tensor  # (Q, D)
     scores: Tensor  # (Q,) predicted IoU in 0..1, 0 for a query that found nothing
-    presence: Tensor | None = (
-        None  # (Q,) of `propose`: mean probability inside the mask that its pixels show the phrase
-    )
+    # of `propose` alone, for its phrase: mean probability inside the mask that a pixel shows it, and the share of all
+    # such probability that lies inside the mask
+    presence: Tensor | None = None  # (Q,)
+    coverage: Tensor | None = None  # (Q,)
 
 
 class SEEM(nn.Module):
@@ -375,9 +376,10 @@ class SEEM(nn.Module):
         logits = torch.cat([found.logits, decoded.logits[rows, decoded.selected]])
         embeddings = torch.cat([found.embeddings, decoded.embeddings[rows, decoded.selected]])
         scores = torch.cat([found.scores, decoded.scores[rows, decoded.selected]])
-        weight = F.adaptive_avg_pool2d(logits.sigmoid()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
-        presence = (weight @ heat.flatten()) / weight.sum(1).clamp_min(1e-4)
-        return ObjectQueries(logits, embeddings, scores, presence)
+        weight = F.adaptive_avg_pool2d((logits > 0).float()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
+        inside = weight @ heat.flatten()
+        presence = inside / weight.sum(1).clamp_min(1e-4)
+        return ObjectQueries(logits, embeddings, scores, presence, inside / heat.sum().clamp_min(1e-4))
 
     # ---- names ----------------------------------------------------------------------------------------------------
 
