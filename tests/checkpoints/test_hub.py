@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import constants
 from PIL import Image
 
@@ -24,6 +25,7 @@ from seem.checkpoints import CheckpointError, hub, load_network
 from seem.checkpoints.registry import MODELS, HubModel
 from seem.cli import main
 from seem.model.official_config import OFFICIAL_VARIANTS
+from seem.model.official_seem import OfficialSEEM
 from tests.official import FAMILY, reduced_variants, write_official
 
 V1 = "seem-focal-t-v1"
@@ -281,6 +283,15 @@ def test_models_are_listed(server: Server, capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out
     assert "seem-focal-l-v0  1365 MB from huggingface.co/xdecoder/SEEM (seem_focall_v0.pt) on first use" in printed
     assert "seem-sam-vit-l-v1  1762 MB" in printed
+
+
+@pytest.mark.parametrize("name", ["seem-focal-l-v1", "seem-sam-vit-b-v1", "seem-sam-vit-l-v1"])
+def test_stated_sizes_are_true(name: str) -> None:
+    with torch.device("meta"):
+        network = OfficialSEEM(OFFICIAL_VARIANTS[name])
+    model = MODELS[name]
+    assert isinstance(model, HubModel)
+    assert model.parameters == sum(p.numel() for p in network.parameters())
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -222,8 +223,10 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     if not path.stat().st_size:
         raise CheckpointError(f"{path} is empty")
     try:
-        # mapped where the format allows, so that memory holds the weights once
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about protocols; what cannot be read is an error below
+            # mapped where the format allows, so that memory holds the weights once
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except MemoryError:
         raise
     except Exception as error:  # whatever a hostile or broken file makes of the reader
