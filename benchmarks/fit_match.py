@@ -3,9 +3,9 @@
     python -m benchmarks.fit_match COCO_FOLDER --split benchmarks/dev_split.json [--model FILE]
 
 For every class in a photo and five that are not, every proposed region is a row: does it overlap an instance by half or
-more? A logistic regression on logit(named), logit(presence), logit(predicted IoU)
-and logit(coverage) is fitted; its bias is then moved so that a score of 0.5 answers 8 % of the absent names. Prints the weights and, at several thresholds, how often the best region is right and how
-often an absent name is answered.
+more? A logistic regression on logit(named), logit(presence), logit(predicted IoU) and logit(coverage) is fitted; its
+bias is then moved so that a score of 0.5 answers 8 % of the absent names. Prints the weights and, at several
+thresholds, the IoU of the best region for a class's only instance and how often an absent name is answered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import seem
 from seem.evaluation.datasets import open_dataset, read_only
 from seem.evaluation.text import absent_names
 from seem.predict.instances import match_probabilities
-
 
 ANSWERED = 0.08  # share of absent names that may find an answer at a score of 0.5
 

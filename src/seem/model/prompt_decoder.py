@@ -6,9 +6,10 @@
     object queries     1. the same layers on the unprompted image (its stream never changes), all rows together
                        2. masked layers: they read strides 32, 16, 8 inside their own last mask, and each other
 
-Who attends to whom is the table "tiny" of `attention_rules`: an object's queries, tokens and memories see each other and
-nothing of another object (each is a batch row of its own), object queries see object queries. Memory tokens read the image only inside the previous mask. The two-way layers and
-the mask features have the shape of SAM's mask decoder (Kirillov et al., arXiv 2304.02643): its weights can start them.
+Who attends to whom is the table "tiny" of `attention_rules`: an object's queries, tokens and memories see each other
+and nothing of another object (each is a batch row of its own); object queries see object queries. Memory tokens read
+the image only inside the previous mask. The two-way layers and the mask features have the shape of SAM's mask decoder
+(Kirillov et al., arXiv 2304.02643): its weights can start them.
 """
 
 from __future__ import annotations
