@@ -69,9 +69,9 @@ def words(studio: Studio) -> Image.Image:
     """A text, a text with a click, every instance of a text."""
     return row(
         [
-            studio.segment("coffee", seem.Text("spoon")),
+            studio.segment("coffee", seem.Text("cup")),
             studio.segment("astronaut", seem.Text("person"), seem.Click(230, 320)),
-            studio.find("coins", "coin"),
+            studio.find("cat", "cat"),
         ]
     )
 

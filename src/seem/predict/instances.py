@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
 SYNONYM_SIMILARITY = 0.8  # cosine of two names' embeddings from which they mean the same
-NMS_IOU = 0.7  # of two masks from which they are the same object
+NMS_IOU = 0.6  # of two masks from which they are the same object
+NMS_INSIDE = 0.7  # share of a mask inside a better one from which it is a part of that object
 
 
 def label_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str]) -> Tensor:
@@ -89,13 +90,19 @@ def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, lim
     kept = torch.nonzero((scores >= threshold) & masks.any(1))[:, 0]
     order = kept[torch.sort(scores[kept], descending=True, stable=True).indices]
     chosen: list[int] = []
-    iou = pairwise_iou(masks[order])
+    iou, inside = pairwise_iou(masks[order]), pairwise_inside(masks[order])
     for i in range(len(order)):
         if limit is not None and len(chosen) >= limit:
             break
-        if not bool((iou[i, chosen] >= NMS_IOU).any()):
+        if not bool(((iou[i, chosen] >= NMS_IOU) | (inside[i, chosen] >= NMS_INSIDE)).any()):
             chosen.append(i)
     return [int(order[i]) for i in chosen]
+
+
+def pairwise_inside(masks: Tensor) -> Tensor:
+    """(N, P) bool, none empty -> (N, N): the share of each mask's area (row) that another covers (column)."""
+    flat = masks.float()
+    return flat @ flat.T / flat.sum(1)[:, None]
 
 
 def pairwise_iou(masks: Tensor) -> Tensor:
