@@ -106,7 +106,7 @@ def test_the_default_vocabulary_is_coco(scene: Scene) -> None:
     assert all(s.category_id is not None for s in p.segments)
 
 
-@pytest.mark.parametrize("options", [{"threshold": 2}, {"overlap": -1}, {"threshold": None}, {"vocabulary": [3]}])
+@pytest.mark.parametrize("options", [{"threshold": 2}, {"overlap": -1}, {"threshold": "0.5"}, {"vocabulary": [3]}])
 def test_panoptic_refuses(scene: Scene, options: dict[str, object]) -> None:
     with pytest.raises((ValueError, TypeError), match="expected"):
         scene.panoptic(**options)  # type: ignore[arg-type]

@@ -153,7 +153,9 @@ def test_train_saves_resumes_and_exports(folder: Path, tmp_path: Path, capsys: p
     assert extra["step"] == 2
     assert extra["trained_names"] == ["blue square", "disk", "green square", "red square"]
     average = load_file(tmp_path / "run/checkpoint.safetensors")["average.prompt_decoder.up1.weight"]
-    torch.testing.assert_close(model.prompt_decoder.up1.weight, average, rtol=1e-3, atol=1e-4)
+    step = average.flatten(1).abs().amax(1) / 127  # of int8, per output channel
+    assert ((model.prompt_decoder.up1.weight - average).abs().flatten(1).amax(1) <= 0.51 * step).all()
+    assert (model.prompt_decoder.up1.weight != average).any(), "stored as int8"
 
 
 def test_time_budget(folder: Path, tmp_path: Path) -> None:

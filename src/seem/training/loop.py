@@ -73,6 +73,7 @@ class TrainConfig:
     ema: float = 0.998
     targets_per_image: int = 24
     seed: int = 0
+    device: str = "auto"  # "auto" is a GPU if there is one, "cpu", "cuda"
     save_seconds: float = 240.0
     model: SEEMConfig = field(default_factory=SEEMConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -98,10 +99,22 @@ def _clear(o: dict[str, Any], record: dict[str, Any]) -> bool:
     return bool(large and o.get("rle") and not (o.get("crowd") or o.get("semantic") or o.get("doubtful")))
 
 
+def pick_device(name: str) -> torch.device:
+    """ "auto" gives each process its own GPU, or the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else torch.device(name)
+
+
+def to_device(maps: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in maps.items()}
+
+
 class Trainer:
     def __init__(self, config: TrainConfig, out: Path, rank: int = 0, world: int = 1) -> None:
         self.config, self.out, self.rank, self.world = config, out, rank, world
-        self.model = warm_start(config.model, Path(config.base), config.seed).train()
+        self.device = pick_device(config.device)
+        self.model = warm_start(config.model, Path(config.base), config.seed).to(self.device).train()
         for name, p in self.model.named_parameters():
             p.requires_grad_(not name.startswith(FROZEN))
         self.learned = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
@@ -152,7 +165,7 @@ class Trainer:
         chosen = self.sets[int(rng.choice(len(self.sets), p=weights / weights.sum()))]
         record = chosen[int(rng.integers(len(chosen)))]
         path = feature_path(Path(self.config.features), record["id"])
-        spatial, semantic = read_features(path)
+        spatial, semantic = (to_device(maps, self.device) for maps in read_features(path))
         with safe_open(path, "pt") as f:
             h, w = json.loads(f.metadata()["size"])
         targets = load_targets(record, (h, w), self.config.targets_per_image, rng)
@@ -175,11 +188,12 @@ class Trainer:
         xy = self.model.region_points(targets[0].coverage > 0.5) if targets else torch.zeros(0, 2)
         if not len(xy):
             return None
-        maps = self.model.pixel_decoder(*read_features(path))
-        coverage = pad_to(torch.from_numpy(targets[0].coverage), (maps.fine.shape[-2], maps.fine.shape[-1]))
+        maps = self.model.pixel_decoder(*(to_device(maps, self.device) for maps in read_features(path)))
+        grid = (maps.fine.shape[-2], maps.fine.shape[-1])
+        coverage = pad_to(torch.from_numpy(targets[0].coverage), grid).to(self.device)
         embedding = F.normalize(pool_masks(self.model.joint(maps), coverage[None])[0], dim=0)
         samples = sample_map(maps.embedding, xy, 16.0)
-        return EncodedReference(samples, torch.ones(len(xy), dtype=torch.long), embedding)
+        return EncodedReference(samples, torch.ones(len(xy), dtype=torch.long, device=self.device), embedding)
 
     # ---- one step -------------------------------------------------------------------------------------------------
 
@@ -286,7 +300,7 @@ def train(config: TrainConfig, out: Path, time_budget: float | None = None) -> N
     """Run until ``config.steps`` or the budget in seconds is used up; rank and world come from torchrun."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
-        dist.init_process_group("gloo")
+        dist.init_process_group("nccl" if pick_device(config.device).type == "cuda" else "gloo")
     trainer = Trainer(config, out, rank, world)
     resumed = trainer.resume()
     out.mkdir(parents=True, exist_ok=True)
@@ -300,7 +314,8 @@ def train(config: TrainConfig, out: Path, time_budget: float | None = None) -> N
     while trainer.step < config.steps:
         window.update(trainer.train_step())
         now = time.monotonic()
-        over = torch.tensor(float(bool(stop) or (time_budget is not None and now - started > time_budget)))
+        spent = bool(stop) or (time_budget is not None and now - started > time_budget)
+        over = torch.tensor(float(spent), device=trainer.device)
         if world > 1:
             dist.broadcast(over, 0)
         if rank == 0 and trainer.step % 20 == 0:

@@ -45,7 +45,7 @@ def importance_points(logits: Tensor, count: int, generator: torch.Generator) ->
     """Cell indices (count,) of a (K, P) set: three quarters where a mask is undecided, the rest anywhere."""
     cells = logits.shape[-1]
     drawn = torch.randint(cells, (min(3 * count, cells),), generator=generator)
-    uncertain = -logits[:, drawn].abs().min(0).values
+    uncertain = -logits[:, drawn.to(logits.device)].abs().min(0).values.cpu()  # drawn on the CPU, alike everywhere
     keep = drawn[uncertain.topk(min(3 * count // 4, len(drawn))).indices]
     rest = torch.randint(cells, (count - len(keep),), generator=generator)
-    return torch.cat([keep, rest])
+    return torch.cat([keep, rest]).to(logits.device)

@@ -57,7 +57,7 @@ class Vocabulary:
         self.index = {n: i for i, n in enumerate(names)}
         self.raw = torch.stack([s for s, _ in model.raw_text(names)])
         things = {c.name for c in COCO_PANOPTIC if c.is_thing}
-        self.annotated = torch.tensor([n in things for n in names])
+        self.annotated = torch.tensor([n in things for n in names], device=self.raw.device)
         alike = (self.raw @ self.raw.T) > config.synonym_cosine
         alike.fill_diagonal_(False)
         self.alike = alike
@@ -99,7 +99,7 @@ class Objective:
     ) -> tuple[Tensor, Log]:
         grid = (features.state.grid[0] * 4, features.state.grid[1] * 4)
         text = self.vocabulary.embed(self.model)
-        coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid) for t in sample.targets}
+        coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid).to(self.model.device) for t in sample.targets}
         log: Log = {}
         total = features.joint.sum() * 0
         items = self._items(sample, coverage, rng)
@@ -163,7 +163,9 @@ class Objective:
                 out = self.model.decode(features, [self._prompt(i) for i in items])
             for j, item in enumerate(items):
                 logits = out.logits[j, out.selected[j]]
-                click = simulate.next_click(item.coverage[:h, :w].numpy() > 0.5, logits.numpy() > 0, rng, 0.6)
+                click = simulate.next_click(
+                    item.coverage[:h, :w].cpu().numpy() > 0.5, logits.cpu().numpy() > 0, rng, 0.6
+                )
                 item.previous = logits
                 if click is not None:
                     item.prompts.append(click)
@@ -174,7 +176,7 @@ class Objective:
         batch, _, _ = self.model.batch(features, [self._prompt(i) for i in items])
         out = self.model.prompt_decoder(features.state, batch)
         target = torch.stack([i.coverage for i in items])[:, None]  # (N, 1, H4, W4)
-        inside = torch.zeros(out.logits.shape[-2:])
+        inside = torch.zeros(out.logits.shape[-2:], device=out.logits.device)
         inside[:h, :w] = 1
         loss = self._mask_loss(out.logits, target, inside)
         for j, item in enumerate(items):  # a name that several instances bear: the one it drew is right
@@ -186,7 +188,7 @@ class Objective:
                 target[j, 0] = chosen
                 loss = loss.clone()
                 loss[j] = self._mask_loss(out.logits[j : j + 1], target[j : j + 1], inside)[0]
-        single = torch.tensor([len(i.prompts) <= 1 for i in items])
+        single = torch.tensor([len(i.prompts) <= 1 for i in items], device=loss.device)
         best = loss[:, 1:].min(1).values if loss.shape[1] > 1 else loss[:, 0]
         per_object = loss[:, 0] + torch.where(single, 1.0, 0.3) * best
         if out.coarse_logits is not out.logits:
@@ -201,7 +203,7 @@ class Objective:
         named = [j for j, i in enumerate(items) if i.target.name in self.vocabulary.index]
         if named:
             embeddings = self.model.class_embeddings(features, out)[named, 0]
-            names = torch.tensor([self.vocabulary.index[str(items[j].target.name)] for j in named])
+            names = torch.tensor([self.vocabulary.index[str(items[j].target.name)] for j in named], device=text.device)
             total = total + 0.3 * self.config.name_weight * self._name_loss(embeddings, text, names)
         return total
 
@@ -230,21 +232,19 @@ class Objective:
     def light(self, maps: PixelMaps, sample: Sample, rng: np.random.Generator) -> tuple[Tensor, Log]:
         """Names and pixels alone: a tenth of the cost of a whole photo, so the joint space sees more photos."""
         grid = (maps.fine.shape[-2], maps.fine.shape[-1])
-        coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid) for t in sample.targets}
+        coverage = {id(t): pad_to(torch.from_numpy(t.coverage), grid).to(self.model.device) for t in sample.targets}
         joint, text = self.model.joint(maps), self.vocabulary.embed(self.model)
         log: Log = {}
         total = self._names(joint, sample, coverage, text, log)
         return total + self._pixels(joint, sample, coverage, text, rng, log), log
 
-    def _names(
-        self, joint: Tensor, sample: Sample, coverage: dict[int, Tensor], text: Tensor, log: Log
-    ) -> Tensor:
+    def _names(self, joint: Tensor, sample: Sample, coverage: dict[int, Tensor], text: Tensor, log: Log) -> Tensor:
         """Pooled pixel embeddings of every annotated mask against its name."""
         named = [t for t in sample.targets if t.name in self.vocabulary.index]
         if not named:
             return joint.sum() * 0
         pooled = F.normalize(pool_masks(joint, torch.stack([coverage[id(t)] for t in named])), dim=-1)
-        names = torch.tensor([self.vocabulary.index[str(t.name)] for t in named])
+        names = torch.tensor([self.vocabulary.index[str(t.name)] for t in named], device=text.device)
         loss = self._name_loss(pooled, text, names)
         with torch.no_grad():
             log["top1"] = float((self.model.class_logits(pooled, text).argmax(-1) == names).float().mean())
@@ -275,7 +275,7 @@ class Objective:
         absent = [i for i in rng.permutation(len(self.vocabulary.names)) if i not in present and not unknown[i]]
         chosen = [*present, *absent[: max(4, self.config.classes_per_image - len(present))]]
         size = joint.shape[-2:]
-        target = torch.zeros(len(chosen), *size)
+        target = torch.zeros(len(chosen), *size, device=joint.device)
         stacked = torch.stack(list(present.values()))[None]
         target[: len(present)] = F.interpolate(stacked, size, mode="area")[0]
         logits = torch.einsum("kd,dhw->khw", text[chosen], F.normalize(joint, dim=1)[0])
@@ -310,23 +310,25 @@ class Objective:
         masks = (
             torch.stack([coverage[id(t)] for t in targets])
             if targets
-            else torch.zeros(0, *outputs[0].logits.shape[-2:])
+            else torch.zeros(0, *outputs[0].logits.shape[-2:], device=text.device)
         )
-        names = torch.tensor([self.vocabulary.index[str(t.name)] for t in targets], dtype=torch.long)
+        names = torch.tensor(
+            [self.vocabulary.index[str(t.name)] for t in targets], dtype=torch.long, device=text.device
+        )
         for i, out in enumerate(outputs):
             if i not in (0, 2, len(outputs) - 1):
                 continue
             logits = out.logits[0].flatten(1)
             points = importance_points(logits.detach(), self.config.query_points, generator)
             embeddings = self.model.object_embeddings(features, out)[0]
-            wanted = torch.zeros(len(logits))
+            wanted = torch.zeros(len(logits), device=logits.device)
             if len(targets):
                 similarity = self.model.class_logits(embeddings, text)
                 with torch.no_grad():
                     cost = pairwise_cost(logits[:, points], masks.flatten(1)[:, points])
                     cost = cost - 2 * similarity.softmax(-1)[:, names]
-                    rows, columns = assign(cost.numpy())
-                q, t = torch.from_numpy(rows), torch.from_numpy(columns)
+                    rows, columns = assign(cost.cpu().numpy())
+                q, t = torch.from_numpy(rows).to(text.device), torch.from_numpy(columns).to(text.device)
                 matched, wanted_masks = logits[q][:, points], masks.flatten(1)[t][:, points]
                 mask_loss = (
                     mask_bce(matched[:, None], wanted_masks[:, None])
