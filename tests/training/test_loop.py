@@ -156,6 +156,9 @@ def test_train_saves_resumes_and_exports(folder: Path, tmp_path: Path, capsys: p
     step = average.flatten(1).abs().amax(1) / 127  # of int8, per output channel
     assert ((model.prompt_decoder.up1.weight - average).abs().flatten(1).amax(1) <= 0.51 * step).all()
     assert (model.prompt_decoder.up1.weight != average).any(), "stored as int8"
+    again = Trainer(replace(config, start=str(tmp_path / "weights/tiny.safetensors")), tmp_path / "next")
+    assert again.step == 0
+    assert torch.equal(again.learned["prompt_decoder.up1.weight"], model.prompt_decoder.up1.weight)
 
 
 def test_time_budget(folder: Path, tmp_path: Path) -> None:

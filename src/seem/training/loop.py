@@ -29,6 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seem.checkpoints.registry import load_network
 from seem.model.config import SEEMConfig, build
 from seem.model.layers import sample_map
 from seem.model.pixel_decoder import pool_masks
@@ -58,6 +59,7 @@ class TrainConfig:
     """A training run. ``records`` are JSON Lines files with a sampling weight each."""
 
     base: str = "base"  # folder with the weights to start from
+    start: str = ""  # weights of an earlier run (a model's file, its base beside it) to go on from instead
     features: str = "features"  # folder of cached encoder features
     records: tuple[tuple[str, float], ...] = ()
     steps: int = 2000
@@ -118,6 +120,11 @@ class Trainer:
         for name, p in self.model.named_parameters():
             p.requires_grad_(not name.startswith(FROZEN))
         self.learned = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if config.start:
+            earlier = load_network(config.start)[0].state_dict()
+            with torch.no_grad():
+                for name, p in self.learned.items():
+                    p.copy_(earlier[name])
         groups = []
         for warm in (True, False):
             for decays in (True, False):
