@@ -131,8 +131,10 @@ def load_network(source: str | os.PathLike[str] = DEFAULT) -> tuple[SEEM, str]:
 
 
 def _base_beside(path: Path) -> Path | None:
-    beside = path.parent / _SHIPPED.base if _SHIPPED.base else None
-    return beside if beside is not None and beside.is_file() else _SHIPPED.base_path
+    """``m-base.safetensors`` beside ``m.safetensors``, else a copy of the shipped base there, else the shipped one."""
+    names = [f"{path.stem}-base{path.suffix}", _SHIPPED.base]
+    beside = [path.parent / name for name in names if name]
+    return next((p for p in beside if p.is_file()), _SHIPPED.base_path)
 
 
 def _load_official(path: Path, name: str | None = None) -> tuple[SEEM, str]:
