@@ -24,7 +24,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow opens MPO as JPEG
-OPENED = tuple(f for f in FORMATS if f != "MPO")  # the plug-ins asked for: JPEG's also opens MPO
 MAX_PIXELS = 100_000_000
 
 ImageLike = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
@@ -117,7 +116,7 @@ def _from_path(path: str | bytes, max_pixels: int) -> np.ndarray:
 
 def _from_file(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
     try:
-        opened = Image.open(file, formats=OPENED)  # reads the header only
+        opened = Image.open(file, formats=FORMATS)  # reads the header only
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: expected at most {max_pixels} pixels, got more than Pillow opens at all") from None
     except UnidentifiedImageError:

@@ -287,11 +287,11 @@ class SEEM(nn.Module):
                 encoded = self.encode_text(item.texts)
                 tokens.append(encoded.tokens[encoded.mask])
                 text = F.normalize(encoded.sentence.mean(0), dim=0)
-                similarity[i, 0] = self._heat(joint, text[None])[0]
+                similarity[i, 0] = self.heat(joint, text[None])[0]
             for reference in item.references:
                 known = reference if isinstance(reference, EncodedReference) else self.encode_reference(reference)
                 tokens.append(self.visual_sampler.reference_tokens(known.samples, known.kinds))
-                heat = self._heat(joint, known.embedding[None])[0]
+                heat = self.heat(joint, known.embedding[None])[0]
                 similarity[i, 1] = heat if similarity[i, 1].eq(0).all() else torch.maximum(similarity[i, 1], heat)
             drawn = dense_prompt(item.visual, size)
             if item.previous is not None:
@@ -325,7 +325,7 @@ class SEEM(nn.Module):
         )
         return batch, texts, points
 
-    def _heat(self, joint: Tensor, embedding: Tensor) -> Tensor:
+    def heat(self, joint: Tensor, embedding: Tensor) -> Tensor:
         """(1, D, h8, w8) normalised x (K, D) -> (K, h8, w8) logits."""
         return torch.einsum("kd,dhw->khw", embedding, joint[0]) * self.heat_scale.exp() + self.heat_bias
 
@@ -409,4 +409,4 @@ class SEEM(nn.Module):
     def text_heatmap(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """Logits (K, h/8, w/8) that a pixel belongs to what the text names."""
         h, w = -(-features.size[0] // 8), -(-features.size[1] // 8)
-        return self._heat(features.state.joint, text)[:, :h, :w]
+        return self.heat(features.state.joint, text)[:, :h, :w]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -55,6 +56,13 @@ def write_features(model: SEEM, records: list[dict[str, Any]], folder: Path, par
         if done % 50 == 0:
             seconds = (time.monotonic() - started) / done
             print(f"{i + 1}/{len(records[part::parts])} {seconds:.3f} s each", flush=True)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(h, w) of the encoded, unpadded photo whose features a file holds."""
+    with safe_open(path, "pt") as f:
+        h, w = json.loads(f.metadata()["size"])
+    return h, w
 
 
 def read_features(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

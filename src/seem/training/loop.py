@@ -35,7 +35,7 @@ from seem.model.layers import sample_map
 from seem.model.pixel_decoder import pool_masks
 from seem.model.prompting import EncodedReference
 from seem.model.seem import SEEM
-from seem.training.features import feature_path, read_features
+from seem.training.features import feature_path, read_features, read_size
 from seem.training.objective import Objective, ObjectiveConfig, Vocabulary
 from seem.training.samples import Sample, load_targets, pad_to, read_records, unsure_names
 from seem.training.warm_start import warm_start
@@ -173,11 +173,10 @@ class Trainer:
         record = chosen[int(rng.integers(len(chosen)))]
         path = feature_path(Path(self.config.features), record["id"])
         spatial, semantic = (to_device(maps, self.device) for maps in read_features(path))
-        with safe_open(path, "pt") as f:
-            h, w = json.loads(f.metadata()["size"])
-        targets = load_targets(record, (h, w), self.config.targets_per_image, rng)
+        size = read_size(path)
+        targets = load_targets(record, size, self.config.targets_per_image, rng)
         unsure = unsure_names(record, targets)
-        return Sample(record["id"], spatial, semantic, (h, w), targets, bool(record["complete"]), unsure)
+        return Sample(record["id"], spatial, semantic, size, targets, bool(record["complete"]), unsure)
 
     @torch.no_grad()
     def reference(self, name: str, rng: np.random.Generator) -> EncodedReference | None:
@@ -189,9 +188,7 @@ class Trainer:
         shown = [o for o in record["objects"] if o.get("name") == name and _clear(o, record)]
         chosen = {**record, "objects": [shown[int(rng.integers(len(shown)))]]}
         path = feature_path(Path(self.config.features), record["id"])
-        with safe_open(path, "pt") as f:
-            h, w = json.loads(f.metadata()["size"])
-        targets = load_targets(chosen, (h, w), 1, rng)
+        targets = load_targets(chosen, read_size(path), 1, rng)
         xy = self.model.region_points(targets[0].coverage > 0.5) if targets else torch.zeros(0, 2)
         if not len(xy):
             return None

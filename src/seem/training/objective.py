@@ -278,8 +278,7 @@ class Objective:
         target = torch.zeros(len(chosen), *size, device=joint.device)
         stacked = torch.stack(list(present.values()))[None]
         target[: len(present)] = F.interpolate(stacked, size, mode="area")[0]
-        logits = torch.einsum("kd,dhw->khw", text[chosen], F.normalize(joint, dim=1)[0])
-        logits = logits * self.model.heat_scale.exp() + self.model.heat_bias
+        logits = self.model.heat(F.normalize(joint, dim=1), text[chosen])
         weight = torch.ones_like(target)
         if not sample.complete:  # elsewhere the same thing may be unannotated; known pixels are negatives for the rest
             known = target[: len(present)].amax(0) > 0.5
