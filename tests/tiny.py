@@ -19,6 +19,7 @@ from seem.model.image_encoder.tiny_vit import TinyViTConfig
 from seem.model.prompting import VisualPrompt
 from seem.model.seem import SEEM, ImageFeatures
 from seem.model.sentence_encoder import SentenceEncoderConfig
+from seem.training.engine import EngineConfig
 from seem.training.features import write_features
 from seem.training.loop import TrainConfig
 from seem.training.objective import ObjectiveConfig
@@ -151,16 +152,15 @@ def write_photos(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def write_training(folder: Path, **changes: Any) -> TrainConfig:
+def write_training(folder: Path, engine: dict[str, Any] = {}, **changes: Any) -> TrainConfig:  # noqa: B006
     """Base weights, records and features of the tiny model; the config of a run on them."""
     config = TrainConfig(
         base=str(folder / "base"),
         features=str(folder / "features"),
         records=((str(folder / "toy.jsonl"), 1.0),),
-        steps=100,
         learning_rate=3e-3,
         warm_learning_rate=3e-3,
-        warmup=1,
+        engine=EngineConfig(**({"steps": 100, "warmup": 1} | engine)),
         model=tiny_config(),
         objective=ObjectiveConfig(objects_per_image=2, max_rounds=1, query_points=128),
     )

@@ -14,7 +14,7 @@ from tests.tiny import write_photos
 run = CliRunner().invoke
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["base"], ["prepare"], ["features"], ["export"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["base"], ["prepare"], ["features"], ["export"], ["gallery"]])
 def test_help(command: list[str]) -> None:
     result = run(train_app, [*command, "--help"])
     assert result.exit_code == 0
@@ -23,11 +23,11 @@ def test_help(command: list[str]) -> None:
 
 @pytest.mark.parametrize("order", [["{config}", "--print-config"], ["--print-config", "{config}"]])
 def test_print_config(order: list[str], tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text("steps = 7\n[objective]\nmax_rounds = 2\n[model.image]\ntarget = 320\n")
+    (tmp_path / "c.toml").write_text("[engine]\nsteps = 7\n[objective]\nmax_rounds = 2\n[model.image]\ntarget = 320\n")
     result = run(train_app, [a.format(config=tmp_path / "c.toml") for a in order])
     assert result.exit_code == 0
     printed = json.loads(result.stdout)
-    assert printed["steps"] == 7
+    assert printed["engine"]["steps"] == 7
     assert printed["objective"]["max_rounds"] == 2
     assert printed["model"]["image"]["target"] == 320
 

@@ -18,9 +18,10 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from seem.checkpoints.files import load_model
+from seem.training.engine import Engine, EngineConfig, rate
 from seem.training.export import export
 from seem.training.features import feature_path
-from seem.training.loop import TrainConfig, Trainer, rate, train
+from seem.training.loop import SEEMTask, TrainConfig, train
 from tests.tiny import write_toml, write_training
 
 # Without any influence on the training losses: no reference prompts are simulated yet.
@@ -35,27 +36,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+def make_engine(config: TrainConfig, out: Path, rank: int = 0, world: int = 1) -> Engine:
+    return Engine(SEEMTask(config, out), config.engine, out, rank, world)
+
+
+def weights(trainer: Engine) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in trainer.learned.items()}
 
 
 def test_twenty_steps_reduce_the_loss(folder: Path, tmp_path: Path) -> None:
-    trainer = Trainer(write_training(folder), tmp_path)
+    trainer = make_engine(write_training(folder), tmp_path)
     losses = [trainer.train_step()["total"] for _ in range(20)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     assert trainer.step == 20
 
 
 def test_resume_is_bit_exact(folder: Path, tmp_path: Path) -> None:
-    config = write_training(folder, accumulate=2, light=1)
-    whole = Trainer(config, tmp_path / "whole")
+    config = write_training(folder, {"accumulate": 2}, light=1)
+    whole = make_engine(config, tmp_path / "whole")
     for _ in range(4):
         whole.train_step()
-    first = Trainer(config, tmp_path / "parts")
+    first = make_engine(config, tmp_path / "parts")
     for _ in range(2):
         first.train_step()
     first.save()
-    second = Trainer(config, tmp_path / "parts")
+    second = make_engine(config, tmp_path / "parts")
     assert second.resume()
     assert second.step == 2
     for _ in range(2):
@@ -69,7 +74,7 @@ def test_every_learned_part_gets_a_gradient(folder: Path, tmp_path: Path) -> Non
     """Parts, not parameters: a candidate that is never the best of four learns nothing in so few steps."""
     config = write_training(folder, learning_rate=1e-3)
     objective = replace(config.objective, synonym_cosine=1.5)  # random sentences are all alike
-    trainer = Trainer(replace(config, objective=objective), tmp_path)
+    trainer = make_engine(replace(config, objective=objective), tmp_path)
     seen: set[str] = set()
     for _ in range(20):  # the mix of prompts differs from step to step
         trainer.train_step()
@@ -83,17 +88,17 @@ def part_of(name: str) -> str:
 
 
 def test_frozen_parts_stay(folder: Path, tmp_path: Path) -> None:
-    trainer = Trainer(write_training(folder), tmp_path)
-    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if n not in trainer.learned}
+    trainer = make_engine(write_training(folder), tmp_path)
+    before = {n: p.detach().clone() for n, p in trainer.task.model.named_parameters() if n not in trainer.learned}
     trainer.train_step()
-    assert all(torch.equal(p, dict(trainer.model.named_parameters())[n]) for n, p in before.items())
+    assert all(torch.equal(p, dict(trainer.task.model.named_parameters())[n]) for n, p in before.items())
     assert {n.split(".")[0] for n in before} == {"image_encoder", "semantic_encoder", "text_encoder"}
 
 
 def _two_processes(rank: int, config: TrainConfig, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    trainer = Trainer(config, Path(folder) / "run", rank, 2)
+    trainer = make_engine(config, Path(folder) / "run", rank, 2)
     trainer.train_step()
     if rank == 0:
         save_file(
@@ -102,32 +107,83 @@ def _two_processes(rank: int, config: TrainConfig, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_average_their_gradients(folder: Path, tmp_path: Path) -> None:
-    """Each process draws its own photos, so two of them equal both ranks alone, averaged; not ``accumulate = 2``,
-    whose second photo is drawn by another seed."""
-    config = write_training(folder, clip=1e9)
+def test_two_processes_take_the_step_of_one(folder: Path, tmp_path: Path) -> None:
+    """Two processes with a photo each, and one with both."""
+    config = write_training(folder, {"clip": 1e9})
     mp.spawn(_two_processes, (config, str(tmp_path)), nprocs=2)
     together = load_file(tmp_path / "gradients.safetensors")
-    alone = [Trainer(config, tmp_path / "alone", rank) for rank in (0, 1)]
-    for trainer in alone:
-        trainer.train_step()
+    alone = make_engine(write_training(folder, {"clip": 1e9, "accumulate": 2}), tmp_path / "alone")
+    alone.train_step()
+    assert set(together) == set(alone.learned)
     for name, gradient in together.items():
-        one, two = (t.learned[name].grad for t in alone)
-        assert one is not None
-        assert two is not None
-        torch.testing.assert_close(gradient, (one + two) / 2, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradient, alone.learned[name].grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_photos_are_augmented_without_a_cache(folder: Path, tmp_path: Path) -> None:
+    task = SEEMTask(write_training(folder, features=""), tmp_path)
+    samples = [task.sample(np.random.default_rng(i)) for i in range(8)]
+    areas = {int(t.mask.sum()) for s in samples for t in s.targets if t.name == "disk"}
+    assert len(areas) > 4, "scaled and cropped"
+    for sample in samples:
+        assert all(
+            t.mask.shape == sample.size and t.coverage.shape[0] == -(-sample.size[0] // 4) for t in sample.targets
+        )
+    again = task.sample(np.random.default_rng(0))
+    assert all(torch.equal(again.spatial[k], v) for k, v in samples[0].spatial.items())
+
+
+def test_augmented_training_runs(folder: Path, tmp_path: Path) -> None:
+    trainer = make_engine(write_training(folder, features=""), tmp_path)
+    logs = [trainer.train_step() for _ in range(3)]
+    assert all(math.isfinite(log["total"]) for log in logs)
+
+
+def test_a_full_disk_keeps_the_checkpoint(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_engine(write_training(folder), tmp_path)
+    trainer.save()
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    trainer.train_step()
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"part")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("seem.training.engine.save_file", full)
+    with pytest.raises(OSError, match=r"cannot save step 1 .*No space left.* is as it was"):
+        trainer.save()
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_checkpoint_of_another_model(folder: Path, tmp_path: Path) -> None:
+    save_file({"model.x": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", {"step": "1"})
+    with pytest.raises(ValueError, match="does not fit what is trained now"):
+        make_engine(write_training(folder), tmp_path).resume()
+
+
+def test_milestones() -> None:
+    config = EngineConfig(steps=100, warmup=0, milestones=(0.8, 0.9))
+    assert [rate(config, s) for s in (0, 79, 80, 95)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_low_precision_trains(folder: Path, tmp_path: Path) -> None:
+    trainer = make_engine(write_training(folder, {"precision": "bfloat16"}), tmp_path)
+    losses = [trainer.train_step()["total"] for _ in range(12)]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
 def test_a_nan_stops_with_the_photo(folder: Path, tmp_path: Path) -> None:
-    trainer = Trainer(write_training(folder), tmp_path)
+    trainer = make_engine(write_training(folder), tmp_path)
     with torch.no_grad():
-        trainer.model.pixel_decoder.coarse.weight.fill_(math.nan)
+        trainer.task.model.pixel_decoder.coarse.weight.fill_(math.nan)
     with pytest.raises((FloatingPointError, ValueError), match=r"toy/\d|finite"):
         trainer.train_step()
 
 
 def test_a_bad_gradient_never_reaches_the_weights(folder: Path, tmp_path: Path) -> None:
-    trainer = Trainer(write_training(folder), tmp_path)
+    trainer = make_engine(write_training(folder), tmp_path)
     before = weights(trainer)
     trainer.learned["logit_scale"].register_hook(lambda g: g * math.nan)
     with pytest.raises(FloatingPointError, match=r"gradient is nan at step 0 on toy/\d"):
@@ -137,11 +193,11 @@ def test_a_bad_gradient_never_reaches_the_weights(folder: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (9, 1.0), (50, 1.0), (85, 0.5), (100, 0.0)])
 def test_rate(step: int, expected: float) -> None:
-    assert rate(TrainConfig(steps=100, warmup=10, decay_from=0.7), step) == pytest.approx(expected)
+    assert rate(EngineConfig(steps=100, warmup=10, decay_from=0.7), step) == pytest.approx(expected)
 
 
 def test_train_saves_resumes_and_exports(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write_training(folder, steps=2)
+    config = write_training(folder, {"steps": 2})
     train(config, tmp_path / "run")
     assert "from step 0; toy: 3" in capsys.readouterr().out
     train(config, tmp_path / "run")
@@ -156,7 +212,7 @@ def test_train_saves_resumes_and_exports(folder: Path, tmp_path: Path, capsys: p
     step = average.flatten(1).abs().amax(1) / 127  # of int8, per output channel
     assert ((model.prompt_decoder.up1.weight - average).abs().flatten(1).amax(1) <= 0.51 * step).all()
     assert (model.prompt_decoder.up1.weight != average).any(), "stored as int8"
-    again = Trainer(replace(config, start=str(tmp_path / "weights/tiny.safetensors")), tmp_path / "next")
+    again = make_engine(replace(config, start=str(tmp_path / "weights/tiny.safetensors")), tmp_path / "next")
     assert again.step == 0
     assert torch.equal(again.learned["prompt_decoder.up1.weight"], model.prompt_decoder.up1.weight)
 
@@ -168,7 +224,7 @@ def test_time_budget(folder: Path, tmp_path: Path) -> None:
 
 def test_no_features_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no record of .*toy\.jsonl.* has cached features in"):
-        Trainer(write_training(folder, features=str(tmp_path)), tmp_path)
+        make_engine(write_training(folder, features=str(tmp_path)), tmp_path)
     assert feature_path(tmp_path, "toy/1").name == "toy__1.safetensors"
 
 
@@ -176,7 +232,7 @@ def test_base_weights_of_another_config(folder: Path, tmp_path: Path) -> None:
     from seem.model.config import SEEMConfig
 
     with pytest.raises(ValueError, match=r"base weights that do not fit the config: image_encoder\."):
-        Trainer(write_training(folder, model=SEEMConfig()), tmp_path)
+        make_engine(write_training(folder, model=SEEMConfig()), tmp_path)
 
 
 def test_the_loop_needs_four_packages_only() -> None:

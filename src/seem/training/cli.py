@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -169,6 +170,19 @@ def export(
         typer.echo(json.dumps(write(TrainConfig.read(config), run, out), indent=1))
 
 
+def _add_gallery() -> None:
+    from seem.training import gallery
+
+    def command(**options: Any) -> None:
+        with _one_line_errors():
+            gallery.command(**options)
+
+    command.__doc__ = gallery.command.__doc__
+    command.__signature__ = inspect.signature(gallery.command, eval_str=True)  # type: ignore[attr-defined]
+    command.__annotations__ = {n: p.annotation for n, p in command.__signature__.parameters.items()}  # type: ignore[attr-defined]
+    train_app.command("gallery")(command)
+
+
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Bad input ends with one line on stderr and exit code 2, anything that failed on the way with 1."""
@@ -180,3 +194,6 @@ def _one_line_errors() -> Iterator[None]:
     except (RuntimeError, FloatingPointError, OSError) as error:
         typer.echo(f"seem train: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+_add_gallery()

@@ -15,16 +15,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from seem.checkpoints.files import as_stored, save_base, save_model, sha256_of
-from seem.training.loop import TrainConfig
-from seem.training.warm_start import warm_start
+from seem.training.engine import CHECKPOINT
+from seem.training.loop import TrainConfig, start_of
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 
 def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | None = None) -> dict[str, str]:
     """Write ``<name>-base.safetensors`` (kept if it is there and the same) and ``<name>.safetensors``; their hashes."""
-    model = warm_start(config.model, Path(config.base), config.seed).eval()
-    tensors = load_file(run / "checkpoint.safetensors")
-    with safe_open(run / "checkpoint.safetensors", "pt") as f:
+    model = start_of(config).eval()
+    tensors = load_file(run / CHECKPOINT)
+    with safe_open(run / CHECKPOINT, "pt") as f:
         step = int(f.metadata()["step"])
     average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
     own = dict(model.named_parameters())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class ObjectiveConfig:
         ("text", 0.16),
         ("reference", 0.08),
     )
+    mistakes: simulate.Mistakes = field(default_factory=simulate.Mistakes)  # of first prompts; none by default
     forget: float = 0.15  # share of later rounds that see all prompts but not the previous mask
     text_with_click: float = 0.15  # share of visual prompts of named objects that also carry the name
     mask_weight: float = 1.0
@@ -148,7 +149,8 @@ class Objective:
                     if not places:
                         others = [coverage[id(t)] for t in same]
                 phrase = expression(target.name, places, rng)
-            prompts = [] if kind in ("text", "reference") else [simulate.first_prompt(kind, target.mask, rng)]
+            visual = kind not in ("text", "reference")
+            prompts = [simulate.first_prompt(kind, target.mask, rng, c.mistakes)] if visual else []
             items.append(Item(target, prompts, phrase, coverage[id(target)], others, reference=reference))
         return items
 
@@ -162,7 +164,7 @@ class Objective:
             with torch.no_grad():
                 out = self.model.decode(features, [self._prompt(i) for i in items])
             for j, item in enumerate(items):
-                logits = out.logits[j, out.selected[j]]
+                logits = out.logits[j, out.selected[j]].float()
                 click = simulate.next_click(
                     item.coverage[:h, :w].cpu().numpy() > 0.5, logits.cpu().numpy() > 0, rng, 0.6
                 )
@@ -326,7 +328,7 @@ class Objective:
                 with torch.no_grad():
                     cost = pairwise_cost(logits[:, points], masks.flatten(1)[:, points])
                     cost = cost - 2 * similarity.softmax(-1)[:, names]
-                    rows, columns = assign(cost.cpu().numpy())
+                    rows, columns = assign(cost.float().cpu().numpy())
                 q, t = torch.from_numpy(rows).to(text.device), torch.from_numpy(columns).to(text.device)
                 matched, wanted_masks = logits[q][:, points], masks.flatten(1)[t][:, points]
                 mask_loss = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Target:
     kind: str  # "thing", "stuff" or "part"
     single: bool  # one instance, not a crowd or a region of several
     sure: bool  # the mask can be trusted
+
+    def moved(self, mask: np.ndarray, size: tuple[int, int]) -> Target | None:
+        """The object with another mask, resized to (h, w); None if nothing is left of it."""
+        small = resize_mask(mask, size)
+        return replace(self, mask=small, coverage=shrink(small)) if small.any() else None
 
 
 @dataclass
