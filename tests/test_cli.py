@@ -377,3 +377,9 @@ def test_exit_code_reaches_the_shell() -> None:
     done = python("-m", "seem", "segment", "missing.png", "--click", "1,1")
     assert done.returncode == 2
     assert done.stderr == "seem: missing.png: no such file\n"
+
+
+def test_finetune_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--images", str(tmp_path), "--coco", str(tmp_path / "none.json"), "--out", str(tmp_path / "out")]
+    assert main(["finetune", *arguments]) == 2
+    assert "none.json" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -376,6 +376,33 @@ def train(context: typer.Context) -> None:
     from seem.training.cli import train_app
 
     _pass_on(train_app, context)
+
+
+@app.command(short_help="Teach a model the objects of a COCO file.")
+def finetune(
+    images: Annotated[Path, typer.Option(help="Folder of the photos.")],
+    coco: Annotated[Path, typer.Option(help="COCO instances JSON: polygons or run lengths.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model and the report; a stopped run goes on.")],
+    start: Annotated[str, typer.Option("--from", help="Model to begin with, by name or path.")] = "seem-tiny",
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of two photos.")] = 150,
+    time_budget: Annotated[float | None, typer.Option(min=0, help="Stop after this many seconds.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of everything that is drawn.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
+) -> None:
+    """Teach a model the objects of a COCO file; a fifth of the photos is held out and measured before and after.
+
+    \b
+    Example:
+      seem finetune --images photos --coco instances.json --out mine
+    """
+    from seem.training.finetune import FinetuneConfig, table
+    from seem.training.finetune import finetune as run
+
+    with _input(), redirect_stdout(sys.stderr):
+        config = FinetuneConfig(steps=steps, seed=seed)
+        result = run(images, coco, out, start, config, time_budget, lambda line: typer.echo(line, err=True))
+    typer.echo(json.dumps(result, indent=1) if as_json else table(result))
+    typer.echo(f"{out / 'model.safetensors'}: seem segment PHOTO --model {out / 'model.safetensors'} …", err=True)
 
 
 def _pass_on(sub_app: typer.Typer, context: typer.Context) -> None:

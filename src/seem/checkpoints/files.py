@@ -181,6 +181,7 @@ def load_model(path: Path, base: Path | None = None, device: str | torch.device 
         raise CheckpointError(f"{path} does not fit its config: {'; '.join(problems)}")
     model.load_state_dict(state, assign=True)
     model.pinned_text = pinned
+    model.own_names = tuple(extra.get("own_names", ()))
     if tokenizer is not None:
         model.text_encoder.tokenizer_json = bytes(tokenizer.to(torch.uint8).numpy()).decode()
     for encoder in (model.image_encoder, model.semantic_encoder):

@@ -150,6 +150,7 @@ class SEEM(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(2.5))  # log of the class temperature
         self.heat_scale = nn.Parameter(torch.tensor(2.3))
         self.heat_bias = nn.Parameter(torch.tensor(-4.0))
+        self.own_names: tuple[str, ...] = ()  # learned beside COCO's
         self.pinned_text: dict[str, tuple[Tensor, Tensor]] = {}  # shipped with the weights: common names
         self._text_cache: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 

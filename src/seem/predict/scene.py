@@ -149,10 +149,15 @@ class Scene:
             decoded = self._network.decode(self._features, [checked])
         return [self._result(decoded, 0, s) for s in range(decoded.logits.shape[1])]
 
+    def _vocabulary(self, vocabulary: VocabularyLike | None) -> tuple[Category, ...]:
+        """The default is COCO's 133 and what the model was fine-tuned on."""
+        own = getattr(self._network, "own_names", ()) if vocabulary is None else ()
+        return parse_vocabulary(vocabulary) + (parse_vocabulary(own) if own else ())
+
     def _segment(
         self, objects: Sequence[ObjectPrompt], vocabulary: VocabularyLike | None, label: bool
     ) -> list[Segmentation]:
-        names = [category.name for category in parse_vocabulary(vocabulary)] if label else None
+        names = [category.name for category in self._vocabulary(vocabulary)] if label else None
         results: list[Segmentation] = []
         with torch.no_grad():
             for start in range(0, len(objects), OBJECTS_PER_DECODE):
@@ -286,7 +291,7 @@ class Scene:
         if threshold is None:
             threshold = getattr(self._network, "panoptic_threshold", PANOPTIC_THRESHOLD)
         threshold, overlap = _unit("threshold", threshold), _unit("overlap", overlap)
-        named = parse_vocabulary(vocabulary)
+        named = self._vocabulary(vocabulary)
         if background and any(category.name == OTHERS for category in named):
             raise ValueError(f'vocabulary: expected no name "{OTHERS}" with background=True, got one')
         names = [category.name for category in named]
@@ -326,7 +331,7 @@ class Scene:
         Returns:
             [(name, probability)], most likely first.
         """
-        names = [category.name for category in parse_vocabulary(vocabulary)]
+        names = [category.name for category in self._vocabulary(vocabulary)]
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise ValueError(f"top: expected a whole number from 1, got {top!r}")
         with torch.no_grad():

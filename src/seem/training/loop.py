@@ -64,6 +64,7 @@ class TrainConfig:
     learning_rate: float = 4e-4
     warm_learning_rate: float = 1e-4
     weight_decay: float = 0.02
+    names: tuple[str, ...] = ()  # further names that objects are told apart from
     light: int = 0  # further photos for each that only teach names
     light_weight: float = 1.0
     targets_per_image: int = 24
@@ -120,7 +121,9 @@ class SEEMTask:
             cached = f" has cached features in {config.features}" if self.cache else ""
             raise ValueError(f"no record of {[f for f, _ in config.records]}{cached}")
         self.with_names = np.array([any(o.get("name") for r in s for o in r["objects"]) for s in self.sets])
-        names = sorted({o["name"] for s in self.sets for r in s for o in r["objects"] if o.get("name")})
+        names = sorted(
+            {o["name"] for s in self.sets for r in s for o in r["objects"] if o.get("name")} | {*config.names}
+        )
         known = out / "vocabulary.json"
         if known.exists():
             names = json.loads(known.read_text())

@@ -1,0 +1,82 @@
+"""`seem finetune` on the photos of the toy set, as a COCO file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import seem
+from seem.checkpoints.files import save_model
+from seem.data.records import RecordError
+from seem.training.finetune import FinetuneConfig, finetune, split, table
+from tests.tiny import tiny_model, write_photos
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos (the toy set twice, in other colours), COCO RLE, a class that COCO lacks."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finetune")
+    save_model(tiny_model(), folder / "start.safetensors")
+    document: dict[str, list] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "disk"}]}
+    for copy in range(2):
+        for i, record in enumerate(write_photos(folder / str(copy))):
+            path = Path(record["image"])
+            if copy:
+                from PIL import Image
+
+                Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+            number = 3 * copy + i
+            name = f"{copy}/images/{path.name}"
+            document["images"].append({"id": number, "file_name": name, "width": 64, "height": 48})
+            rle = next(o["rle"] for o in record["objects"] if o["name"] == "disk")
+            document["annotations"].append({"id": number, "image_id": number, "category_id": 1, "segmentation": rle})
+    (folder / "coco.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_finetune(coco: Path, tmp_path: Path) -> None:
+    start = str(coco / "start.safetensors")
+    out = tmp_path / "out"
+    config = FinetuneConfig(steps=3)
+    result = finetune(coco, coco / "coco.json", out, start, config, report=lambda line: None)
+    assert result["photos"] == {"learned": 5, "held_out": 1}
+    assert result["names"] == ["disk"]
+    assert 0 <= result["before"]["iou_at_1"] <= 1
+    assert "iou_at_1" in table(result)
+    assert json.loads((out / "report.json").read_text()) == result
+    assert (out / "before-after.png").stat().st_size > 0
+    model = seem.load(str(out / "model.safetensors"))
+    scene = model.encode(str(coco / "0/images/0.png"))
+    assert "disk" in [name for name, _ in scene.label(np.ones((48, 64), bool), top=134)]
+    moved = [
+        (a - b).abs().max()
+        for a, b in zip(model.network.parameters(), seem.load(start).network.parameters(), strict=True)
+    ]
+    assert max(moved) > 0
+    again = finetune(coco, coco / "coco.json", out, start, config, report=lambda line: None)
+    assert again["after"] == result["after"], "a finished run is not trained further"
+
+
+def test_copies_of_a_photo_stay_on_one_side(coco: Path) -> None:
+    records = [
+        {"image": str(coco / f"{c}/images/{i}.png"), "id": f"{c}{i}{k}"}
+        for c in range(2)
+        for i in range(3)
+        for k in range(2)
+    ]
+    learned, held_out = split(records)
+    assert len(held_out) == 2
+    assert {r["image"] for r in learned}.isdisjoint(r["image"] for r in held_out)
+
+
+def test_too_few_photos(coco: Path, tmp_path: Path) -> None:
+    document = json.loads((coco / "coco.json").read_text())
+    document["annotations"] = document["annotations"][:3]
+    (tmp_path / "few.json").write_text(json.dumps(document))
+    with pytest.raises(RecordError, match=r"few\.json: expected at least 5 photos with objects, got 3"):
+        finetune(coco, tmp_path / "few.json", tmp_path / "out", str(coco / "start.safetensors"))
