@@ -32,6 +32,13 @@ def test_print_config(order: list[str], tmp_path: Path) -> None:
     assert printed["model"]["image"]["target"] == 320
 
 
+@pytest.mark.parametrize("name", ["paper-focal-t", "paper-focal-l"])
+def test_print_config_of_the_paper(name: str) -> None:
+    result = run(train_app, [str(Path(__file__).parents[2] / f"configs/{name}.toml"), "--print-config"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["model"].startswith("seem-focal-")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

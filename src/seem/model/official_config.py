@@ -31,6 +31,8 @@ class Semantics:
         reference_group: the token group that a region of another image belongs to.
         missing: the mean prompt embedding of an object without points of that sign.
         object_threshold: panoptic segments below this score are dropped.
+        joint_matching: visual prompts choose among queries by class embeddings, as text does, not by mask embeddings;
+            an ablation of the paper, which needs weights trained for it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Semantics:
     reference_group: str = VISUAL
     missing: float = 0.0
     object_threshold: float = 0.8
+    joint_matching: bool = False
 
 
 SEMANTICS = {

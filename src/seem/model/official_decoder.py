@@ -100,10 +100,15 @@ class DecoderTrace:
 
 @dataclass(frozen=True, eq=False)
 class DecoderOutput:
-    """Per query group: ``class_embeddings`` and ``mask_embeddings`` (B, Q, C) after the last layer."""
+    """Per query group: ``class_embeddings`` and ``mask_embeddings`` (B, Q, C) after the last layer.
+
+    ``states`` are the normalised query states (B, Q, C) that predictions are made from, those of the raw queries and
+    of every layer: training learns at all of them.
+    """
 
     class_embeddings: dict[str, Tensor]
     mask_embeddings: dict[str, Tensor]
+    states: tuple[dict[str, Tensor], ...]
 
 
 class CrossAttentionLayer(nn.Module):
@@ -222,8 +227,7 @@ class OfficialDecoder(nn.Module):
         moving = [*queries, MEMORY] if memory else queries  # groups that look at the image
         level_previous = _resized(prompts.previous, image) if memory and prompts.previous is not None else []
         normed = self._normed(state, queries)
-        if trace is not None:
-            trace.states.append(normed)
+        states = [normed]
         for i in range(self.config.layers):
             level = i % LEVELS
             features = image.level_features[level]
@@ -241,13 +245,17 @@ class OfficialDecoder(nn.Module):
             self._store(state, moving, x)
             pairs = self._self_attend(i, state, prompts, rules, slots, batch, trace)
             normed = self._normed(state, queries)
+            states.append(normed)
             if trace is not None:
                 trace.self_blocked.append(pairs)
                 trace.cross_blocked.append(blocked)
                 trace.cross_logits.append(logits)
-                trace.states.append(normed)
+        if trace is not None:
+            trace.states.extend(states)
         return DecoderOutput(
-            {q: self.class_vectors(normed[q]) for q in queries}, {q: self.mask_embed(normed[q]) for q in queries}
+            {q: self.class_vectors(normed[q]) for q in queries},
+            {q: self.mask_embed(normed[q]) for q in queries},
+            tuple(states),
         )
 
     def class_vectors(self, normed: Tensor) -> Tensor:

@@ -263,7 +263,8 @@ class OfficialSEEM(nn.Module):
         out = self.decoder(features.prepared, prompts, draws, groups, len(objects), links)
         chooser = groups[-1]  # the spatial queries if there are any: a stroke outranks a text
         if shown:
-            match = (out.mask_embeddings[chooser] @ targets[:, :, None])[..., 0]  # (N, Q)
+            compared = out.class_embeddings if semantics.joint_matching else out.mask_embeddings
+            match = (compared[chooser] @ targets[:, :, None])[..., 0]  # (N, Q)
         else:
             sentences = torch.stack([torch.stack([self._text(t)[0] for t in o.texts]).mean(0) for o in objects])
             match = (unit(out.class_embeddings[chooser]) @ unit(sentences)[:, :, None])[..., 0]

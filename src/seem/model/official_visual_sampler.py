@@ -49,14 +49,15 @@ class EvenDraws:
 
 
 class OfficialDraws:
-    """The official random draws, in the official order, from PyTorch's global generator.
+    """The official random draws, in the official order.
 
     Args:
         per_prompt: v1's way: points with equal weight for each object, in order; else a random permutation.
+        generator: on the CPU; PyTorch's global one unless given.
     """
 
-    def __init__(self, per_prompt: bool) -> None:
-        self.per_prompt = per_prompt
+    def __init__(self, per_prompt: bool, generator: torch.Generator | None = None) -> None:
+        self.per_prompt, self.generator = per_prompt, generator
 
     def points(self, objects: Tensor, places: Tensor, limit: int) -> tuple[Tensor, Tensor]:
         n = len(objects)
@@ -65,17 +66,18 @@ class OfficialDraws:
         if self.per_prompt:
             present, inverse, count = objects.cpu().unique(return_inverse=True, return_counts=True)
             weight = 1.0 / (len(present) * count[inverse])
-            index = torch.multinomial(weight, min(n, limit), replacement=False).sort().values
+            index = torch.multinomial(weight, min(n, limit), replacement=False, generator=self.generator).sort().values
         else:
-            index = torch.randperm(n)[:limit]
+            index = torch.randperm(n, generator=self.generator)[:limit]
         index = index.to(objects.device)
         return objects[index], places[index]
 
     def query_rows(self, total: int, per_object: int, objects: int) -> Tensor:
-        return torch.randint(0, total, (per_object * objects,))
+        return torch.randint(0, total, (per_object * objects,), generator=self.generator)
 
     def memory_slots(self, slots: int, objects: int) -> Tensor:
-        return torch.multinomial(torch.full((objects,), 1.0 / objects), slots, replacement=True).sort().values
+        weight = torch.full((objects,), 1.0 / objects)
+        return torch.multinomial(weight, slots, replacement=True, generator=self.generator).sort().values
 
 
 def _evenly(total: int, count: int, device: torch.device | None = None) -> Tensor:

@@ -54,17 +54,17 @@ def run(
     Example:
       seem train configs/seem-tiny.toml --out runs/tiny --time-budget 3600 --processes 2
     """
-    from seem.training.loop import TrainConfig, train
+    from seem.training.loop import read_config, train_any
 
     with _one_line_errors():
-        read = TrainConfig.read(config)
+        read = read_config(config)
         if print_config:
             typer.echo(json.dumps(dataclasses.asdict(read), indent=2))
             return
         if out is None:
             raise ValueError("--out: expected the folder of the run")
         if processes == 1:
-            train(read, out, time_budget)
+            train_any(read, out, time_budget)
             return
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *launcher, "-m", "seem.training.loop", str(config), "--out", str(out)]
@@ -164,10 +164,17 @@ def export(
       seem train export runs/tiny --config configs/seem-tiny.toml --out runs/tiny/weights
     """
     from seem.training.export import export as write
-    from seem.training.loop import TrainConfig
+    from seem.training.loop import TrainConfig, read_config
+    from seem.training.paper.task import export as write_official
 
     with _one_line_errors():
-        typer.echo(json.dumps(write(TrainConfig.read(config), run, out), indent=1))
+        read = read_config(config)
+        if isinstance(read, TrainConfig):
+            hashes = write(read, run, out)
+        else:
+            file = out / f"{read.model}.safetensors"
+            hashes = {file.name: write_official(read, run, file)}
+        typer.echo(json.dumps(hashes, indent=1))
 
 
 def _add_gallery() -> None:

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ from seem.training.features import feature_path, raw_features, read_features, re
 from seem.training.objective import Objective, ObjectiveConfig, Vocabulary
 from seem.training.samples import Sample, load_targets, pad_to, read_records, unsure_names
 from seem.training.warm_start import warm_start
+
+if TYPE_CHECKING:
+    from seem.training.paper.config import PaperConfig
 
 FROZEN = ("image_encoder.", "semantic_encoder.", "text_encoder.", "visual_sampler.position.")
 WARM = (  # parts that begin with SAM's weights learn more slowly
@@ -247,6 +250,26 @@ def train(config: TrainConfig, out: Path, time_budget: float | None = None) -> E
     return engine.train(lambda device: SEEMTask(config, out, device), config.engine, out, time_budget)
 
 
+def read_config(path: Path) -> TrainConfig | PaperConfig:
+    """A run of the paper's training names its official model; one of `SEEM` has a table of that name, or none.
+
+    Raises ValueError for a field that does not exist.
+    """
+    from seem.training.paper.config import PaperConfig
+
+    named = isinstance(tomllib.loads(path.read_text()).get("model"), str)
+    return PaperConfig.read(path) if named else TrainConfig.read(path)
+
+
+def train_any(config: TrainConfig | PaperConfig, out: Path, time_budget: float | None = None) -> Engine:
+    """`train`, or the paper's."""
+    if isinstance(config, TrainConfig):
+        return train(config, out, time_budget)
+    from seem.training.paper import task
+
+    return task.train(config, out, time_budget)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path)
@@ -254,11 +277,11 @@ def main() -> None:
     parser.add_argument("--time-budget", type=float, help="seconds")
     parser.add_argument("--print-config", action="store_true")
     args = parser.parse_args()
-    config = TrainConfig.read(args.config)
+    config = read_config(args.config)
     if args.print_config:
         print(json.dumps(dataclasses.asdict(config), indent=2))
         return
-    train(config, args.out, args.time_budget)
+    train_any(config, args.out, args.time_budget)
 
 
 if __name__ == "__main__":
