@@ -12,7 +12,7 @@ import torch
 import seem
 from seem.checkpoints.files import save_model
 from seem.data.records import RecordError
-from seem.training.finetune import FinetuneConfig, finetune, split, table
+from seem.training.finetune import FinetuneConfig, finetune, table
 from tests.tiny import tiny_model, write_photos
 
 
@@ -60,18 +60,6 @@ def test_finetune(coco: Path, tmp_path: Path) -> None:
     assert max(moved) > 0
     again = finetune(coco, coco / "coco.json", out, start, config, report=lambda line: None)
     assert again["after"] == result["after"], "a finished run is not trained further"
-
-
-def test_copies_of_a_photo_stay_on_one_side(coco: Path) -> None:
-    records = [
-        {"image": str(coco / f"{c}/images/{i}.png"), "id": f"{c}{i}{k}"}
-        for c in range(2)
-        for i in range(3)
-        for k in range(2)
-    ]
-    learned, held_out = split(records)
-    assert len(held_out) == 2
-    assert {r["image"] for r in learned}.isdisjoint(r["image"] for r in held_out)
 
 
 def test_too_few_photos(coco: Path, tmp_path: Path) -> None:

@@ -1,22 +1,33 @@
-"""Training records: one JSON line per photo, made from the layouts that data sets come in.
+"""Training records: one JSON line per photo, whatever layout it came in.
 
-    {"id": "SET/STEM", "image": path, "width", "height", "set", "complete", "dev", "objects": [
+    {"id": "SET/STEM", "image": path, "width", "height", "set", "complete", "dev", "annotated"?, "ignore"?, "objects": [
         {"rle": {"size": [h, w], "counts": [...]} | null, "name": str | null, "kind": "thing" | "stuff" | "part",
-         "box": [x0, y0, x1, y1], "area", "crowd", "quality", "doubtful", "semantic"?}]}
+         "box": [x0, y0, x1, y1], "area", "crowd", "quality", "doubtful", "semantic"?, "phrases"?}]}
 
-`image` may be relative to the records file. `complete` says that every instance of the 80 COCO classes is annotated.
-`doubtful` marks a mask that disagrees with its human box, `semantic` a region that may hold several instances.
+`image` may be relative to the records file; sizes and masks are those of the photo as seen, after its EXIF rotation.
 
-Two layouts cover everything: COCO's instances JSON (`read_coco`) and images/ beside masks/ (`read_masks`). Whatever is
-wrong is a `RecordError` that names the file and the record.
+What is not annotated is unknown, and is background only where a record says so:
+
+- `complete`: every instance of COCO's 80 classes is an object of the record.
+- `annotated`: names of which every pixel outside `ignore` is known: where no object of that name is, it is not. A name
+  may be listed that no object has. Absent: nothing is claimed beyond `complete`.
+- `ignore`: run lengths of pixels that count neither way for any name (void, unlabelled). Absent: none.
+- An object without `rle` is somewhere in its box: inside the box its name is unknown.
+- `crowd`: a region of many objects of the name, not told apart. `semantic`: a region that may be several instances.
+  Either is right as pixels of the name, but is not one object to prompt for.
+- `doubtful`: the mask disagrees with its human box. `phrases`: sentences by people that mean this object only.
+
+One file per layout turns data into records (`docs/data.md`). Whatever is wrong is either repaired, and counted in
+`Repairs`, or a `RecordError` that names the file and the record.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,18 +36,47 @@ import numpy as np
 from PIL import Image
 
 from seem import geometry
+from seem.images import FORMATS
 
 Record = dict[str, Any]
+Object = dict[str, Any]
+Box = tuple[float, float, float, float]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 DOUBTFUL_IOU = 0.7  # a teacher's mask whose box agrees less than this with the human box
-ORIENTATION_TAG, TURNED = 0x0112, range(5, 9)  # EXIF; these orientations swap width and height
-IGNORE_BAND = 128  # of a 0/255 mask: the unsure rim of the object
-SUPERSAMPLING = 4
+ORIENTATION_TAG, SIDEWAYS = 0x0112, range(5, 9)  # EXIF; these orientations swap width and height
+EXAMPLES = 3  # of each repair
 
 
 class RecordError(ValueError):
     """A file or record that cannot be trained on; the message names both."""
+
+
+@dataclass
+class Repairs:
+    """What was put right on the way, how often, and where first."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, what: str, where: str) -> None:
+        self.counts[what] += 1
+        first = self.examples.setdefault(what, [])
+        if len(first) < EXAMPLES:
+            first.append(where)
+
+    def lines(self) -> list[str]:
+        """One line a kind, most frequent first.
+
+        >>> repairs = Repairs()
+        >>> repairs.note("no width or height: read from the file", "image 7")
+        >>> repairs.lines()
+        ['1 × no width or height: read from the file (image 7)']
+        """
+        return [
+            f"{count} × {what} ({', '.join(self.examples[what])}{', …' if count > EXAMPLES else ''})"
+            for what, count in self.counts.most_common()
+        ]
 
 
 @dataclass(frozen=True)
@@ -67,7 +107,8 @@ class Rules:
         return self.kinds.get(name, self.kind)
 
     def display(self, name: str) -> str:
-        return self.names.get(name, name).lower().replace("_", " ").strip()
+        words = unicodedata.normalize("NFC", self.names.get(name, name)).lower().replace("_", " ")
+        return " ".join(words.split())
 
 
 # ---- objects ------------------------------------------------------------------------------------------------------
@@ -77,12 +118,12 @@ def make_object(
     mask: np.ndarray,
     name: str | None,
     kind: str = "thing",
-    box: tuple[float, float, float, float] | None = None,
+    box: Box | None = None,
     *,
     crowd: bool = False,
     quality: float | None = None,
     semantic: bool = False,
-) -> dict[str, Any] | None:
+) -> Object | None:
     """One object of a record; None if neither a mask nor a named box is left.
 
     Args:
@@ -96,7 +137,7 @@ def make_object(
     used = box or own
     assert used is not None
     doubtful = own is None or (quality is not None and box is not None and box_iou(own, box) < DOUBTFUL_IOU)
-    made: dict[str, Any] = {
+    made: Object = {
         "rle": geometry.rle_encode(mask, compressed=False) if own is not None else None,
         "name": name,
         "kind": kind,
@@ -107,6 +148,11 @@ def make_object(
         "doubtful": doubtful,
     }
     return made | ({"semantic": True} if semantic else {})
+
+
+def make_region(mask: np.ndarray, name: str, kind: str) -> Object | None:
+    """Everything of a class in a photo; of a thing it may be several instances."""
+    return make_object(mask, name, kind, semantic=kind != "stuff")
 
 
 def box_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -120,206 +166,76 @@ def box_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return inside / union if union else 0.0
 
 
-def polygon_mask(polygons: Iterable[object], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool of a COCO polygon list: pixels half covered by the union, all touched ones if there is none.
+# ---- photos -------------------------------------------------------------------------------------------------------
 
-    `size` is (width, height). Raises ValueError for a polygon that is not x, y of three or more finite points.
+
+@dataclass(frozen=True)
+class Header:
+    """What a photo's header says; sizes are (width, height).
+
+    Attributes:
+        size: as the photo is seen.
+        stored: before its EXIF rotation.
+        orientation: EXIF's, 1 for none.
     """
-    rings = []
-    for flat in polygons:
-        points = np.asarray(flat, np.float64)
-        if points.ndim != 1 or len(points) % 2 or len(points) < 6 or not np.isfinite(points).all():
-            raise ValueError(f"segmentation: expected x, y of 3 or more points, got {str(flat)[:40]}")
-        rings.append(points.reshape(-1, 2))
-    mask = np.zeros((size[1], size[0]), bool)
-    if not rings:
-        return mask
-    every = np.concatenate(rings)
-    x0, y0 = np.floor(every.min(0)).clip(0, size).astype(int)
-    x1, y1 = np.ceil(every.max(0)).clip(0, size).astype(int)
-    if x1 <= x0 or y1 <= y0:
-        return mask
-    fine = np.zeros(((y1 - y0) * SUPERSAMPLING, (x1 - x0) * SUPERSAMPLING), bool)
-    for ring in rings:
-        fine |= geometry.rasterise_polygon((ring - (x0, y0)) * SUPERSAMPLING, (fine.shape[1], fine.shape[0]))
-    cover = fine.reshape(y1 - y0, SUPERSAMPLING, x1 - x0, SUPERSAMPLING).mean((1, 3))
-    mask[y0:y1, x0:x1] = cover >= 0.5 if (cover >= 0.5).any() else cover > 0
-    return mask
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    orientation: int = 1
+
+    def as_seen(self, pixels: np.ndarray) -> np.ndarray:
+        """(h, w) of the stored size -> (H, W) as the photo is seen."""
+        return turn(pixels, self.orientation)
+
+    def box_as_seen(self, box: Box) -> Box:
+        """A half-open box on the stored photo, on the photo as it is seen."""
+        w, h = self.stored
+        (x0, x1), (y0, y1) = sorted((box[0], box[2])), sorted((box[1], box[3]))
+        if self.orientation in (2, 3, 7, 8):
+            x0, x1 = w - x1, w - x0
+        if self.orientation in (3, 4, 6, 7):
+            y0, y1 = h - y1, h - y0
+        return (y0, x0, y1, x1) if self.orientation in SIDEWAYS else (x0, y0, x1, y1)
 
 
-def split_rim(values: np.ndarray) -> np.ndarray:
-    """The object of a trimap 0 / 128 / 255: of the rim, what lies nearer to the inside than to the outside."""
-    inside: np.ndarray = values == 255
-    rim: np.ndarray = values == IGNORE_BAND
-    if not rim.any():
-        return inside
-    if not inside.any() or not (values == 0).any():
-        return np.logical_or(inside, rim)
-    from scipy.ndimage import distance_transform_edt
-
-    nearer: np.ndarray = distance_transform_edt(~inside) <= distance_transform_edt(values != 0)
-    return np.logical_or(inside, rim & nearer)
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """An (h, w) array as EXIF orientation 1 to 8 shows it."""
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    return pixels.T if orientation in SIDEWAYS else pixels
 
 
-# ---- COCO ---------------------------------------------------------------------------------------------------------
-
-
-def read_coco(name: str, index: Path, images: Path, rules: Rules | None = None) -> Iterator[Record]:
-    """Records of a COCO instances JSON: polygons, run lengths and crowds.
-
-    Args:
-        name: of the set; ids are "NAME/STEM".
-        index: the JSON file.
-        images: folder that its `file_name`s lie in.
-
-    Raises:
-        RecordError: names the file and the image or annotation that is wrong.
-    """
-    rules = rules or Rules()
-    data = _read_json(index)
-    parts = [data.get(k) if isinstance(data, dict) else None for k in ("images", "annotations", "categories")]
-    if not all(isinstance(part, list) for part in parts):
-        raise RecordError(f"{index}: expected COCO's images, annotations and categories")
-    of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    categories = {_get(index, "category", c, "id"): str(_get(index, "category", c, "name")) for c in data["categories"]}
-    for a in data["annotations"]:
-        label = f"annotation {a.get('id') if isinstance(a, dict) else str(a)[:40]}"
-        if _get(index, label, a, "category_id") not in categories:
-            raise RecordError(f"{index}: {label}: category_id {a['category_id']} is not among the categories")
-        of_image[_get(index, label, a, "image_id")].append(a)
-    for image in data["images"]:
-        label = f"image {image.get('id') if isinstance(image, dict) else str(image)[:40]}"
-        path = images / str(_get(index, label, image, "file_name"))
-        annotations = of_image.pop(_get(index, label, image, "id"), [])
-        if rules.keep(image):
-            size = photo_size(path)
-            stated = (_get(index, label, image, "width"), _get(index, label, image, "height"))
-            if stated != size:
-                raise RecordError(f"{index}: {label}: {stated[0]}x{stated[1]} stated, {path} is {size[0]}x{size[1]}")
-            objects = _coco_objects(index, annotations, categories, size, rules)
-            made = make_record(name, path.stem, path, size, objects, complete=rules.complete, dev=rules.dev(image))
-            yield made | ({"coco_id": image["id"]} if rules.human_boxes else {})
-    if of_image:
-        raise RecordError(f"{index}: annotation of image {next(iter(of_image))}: there is no such image")
-
-
-def _coco_objects(
-    index: Path, annotations: list[dict[str, Any]], categories: Mapping[Any, str], size: tuple[int, int], rules: Rules
-) -> list[dict[str, Any] | None]:
-    objects: list[dict[str, Any] | None] = []
-    joined: dict[str, np.ndarray] = {}
-    for a in annotations:
-        name = rules.display(categories[a["category_id"]])
-        try:
-            mask = _coco_mask(a.get("segmentation"), size)
-            box = _human_box(a["bbox"], size) if rules.human_boxes else None
-        except (TypeError, ValueError, KeyError) as error:
-            raise RecordError(f"{index}: annotation {a.get('id')}: {error}") from None
-        if rules.semantic or rules.kind_of(name) == "stuff":
-            joined[name] = joined[name] | mask if name in joined else mask
-            continue
-        made = make_object(
-            mask, name, rules.kind_of(name), box, crowd=bool(a.get("iscrowd", 0)), quality=a.get("teacher_score")
-        )
-        objects.append(made)
-    return objects + [_region(mask, name, rules.kind_of(name)) for name, mask in joined.items()]
-
-
-def _region(mask: np.ndarray, name: str, kind: str) -> dict[str, Any] | None:
-    """Everything of a class in a photo; of a thing it may be several instances."""
-    return make_object(mask, name, kind, semantic=kind != "stuff")
-
-
-def _coco_mask(segmentation: object, size: tuple[int, int]) -> np.ndarray:
-    if isinstance(segmentation, dict):
-        mask = geometry.rle_decode(segmentation)
-        if mask.shape != (size[1], size[0]):
-            raise ValueError(f"segmentation is {mask.shape[1]}x{mask.shape[0]}, the image {size[0]}x{size[1]}")
-        return mask
-    if segmentation is None:
-        return np.zeros((size[1], size[0]), bool)
-    if not isinstance(segmentation, list):
-        raise TypeError(f"segmentation: expected polygons or run lengths, got {str(segmentation)[:40]}")
-    return polygon_mask(segmentation, size)
-
-
-def _human_box(bbox: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    x, y, w, h = (float(v) for v in bbox)
-    return max(x, 0.0), max(y, 0.0), min(x + w, float(size[0])), min(y + h, float(size[1]))
-
-
-# ---- images/ beside masks/ ----------------------------------------------------------------------------------------
-
-
-def read_masks(name: str, root: Path, rules: Rules | None = None) -> Iterator[Record]:
-    """Records of images/STEM.* beside masks/STEM.*, pairs only.
-
-    Without names a mask is one object: 255 inside, 128 an unsure rim, half of which belongs to it. ``names.json`` may
-    say more: ``{"values": {"1": "wall", …}}`` makes every mask a label map (0 unknown), ``{"files": {STEM: name |
-    [name, synonym, …] | {"name": …}}}`` names each photo's one object.
-
-    Raises:
-        RecordError: names the mask file, or that there is no pair at all.
-    """
-    rules = rules or Rules()
-    names = _read_json(root / "names.json") if (root / "names.json").is_file() else {}
-    values, files = names.get("values", {}), names.get("files", {})
-    is_map = not files and any(v not in ("0", "128", "255") for v in values)
-    photos = {p.stem: p for p in (root / "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
-    masks = {p.stem: p for p in (root / "masks").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
-    stems = sorted(set(photos) & set(masks))
-    if not stems:
-        raise RecordError(f"{root}: no file of images/ and masks/ has the same name")
-    for stem in stems:
-        pixels, size = _read_mask(masks[stem]), photo_size(photos[stem])
-        if pixels.shape != (size[1], size[0]):
-            raise RecordError(f"{masks[stem]}: {pixels.shape[1]}x{pixels.shape[0]}, its photo is {size[0]}x{size[1]}")
-        if is_map:
-            objects = _label_map(masks[stem], pixels, values, rules)
-        else:
-            mask = split_rim(_trimap(masks[stem], pixels))
-            objects = [make_object(mask, _file_name(files.get(stem), rules), rules.kind)]
-        dev = rules.dev({"stem": stem, "stems": stems})
-        yield make_record(name, stem, photos[stem], size, objects, complete=rules.complete, dev=dev)
-
-
-def _read_mask(path: Path) -> np.ndarray:
+def read_header(path: Path) -> Header:
+    """Raises RecordError if the photo is missing or broken."""
     try:
-        with Image.open(path) as image:
-            return np.array(image.convert("L") if image.mode not in ("P", "I;16", "I") else image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise RecordError(f"{path}: not a readable mask: {error}") from None
+        with Image.open(path, formats=FORMATS) as image:
+            stored, orientation = image.size, image.getexif().get(ORIENTATION_TAG, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RecordError(f"{path}: not a readable image: {error}") from None
+    size = (stored[1], stored[0]) if orientation in SIDEWAYS else stored
+    return Header(size, stored, orientation if orientation in range(1, 9) else 1)
 
 
-def _trimap(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """0 / 128 / 255; other greys are JPEG's or a resize's and go to the nearer end."""
-    exact = set(np.unique(pixels).tolist()) <= {0, IGNORE_BAND, 255}
-    if pixels.dtype != np.uint8:
-        raise RecordError(f"{path}: expected a grey mask of 8 bits, got {pixels.dtype}")
-    return pixels if exact else np.where(pixels > 127, 255, 0)
+def find_photos(folder: Path) -> dict[str, Path]:
+    """The image files directly in a folder, by stem, in order.
+
+    Raises:
+        RecordError: no such folder, or two photos of one stem.
+    """
+    if not folder.is_dir():
+        raise RecordError(f"{folder}: no such folder")
+    photos: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            if path.stem in photos:
+                raise RecordError(f"{path}: {photos[path.stem].name} has the same name; which one is meant?")
+            photos[path.stem] = path
+    return photos
 
 
-def _label_map(path: Path, pixels: np.ndarray, values: Mapping[str, str], rules: Rules) -> list[dict[str, Any] | None]:
-    objects = []
-    for value in np.unique(pixels).tolist():
-        if value == 0:
-            continue
-        if str(value) not in values:
-            raise RecordError(f"{path}: value {value} has no name in names.json")
-        kind = rules.kind_of(values[str(value)])
-        objects.append(_region(pixels == value, rules.display(values[str(value)]), kind))
-    return objects
-
-
-def _file_name(entry: Any, rules: Rules) -> str | None:
-    if isinstance(entry, dict):
-        entry = entry.get("name")
-    if isinstance(entry, list):
-        entry = entry[0] if entry else None
-    return rules.display(str(entry)) if entry else None
-
-
-# ---- files --------------------------------------------------------------------------------------------------------
+# ---- records ------------------------------------------------------------------------------------------------------
 
 
 def make_record(
@@ -327,13 +243,15 @@ def make_record(
     stem: str,
     path: Path,
     size: tuple[int, int],
-    objects: Iterable[dict[str, Any] | None],
+    objects: Iterable[Object | None],
     *,
     complete: bool = False,
     dev: bool = False,
+    annotated: Iterable[str] | None = None,
+    ignore: np.ndarray | None = None,
 ) -> Record:
-    """One photo; `size` is (width, height) as it is seen, after its EXIF rotation."""
-    return {
+    """One photo; `size` is (width, height) as it is seen, `ignore` (H, W) bool."""
+    record: Record = {
         "id": f"{name}/{stem}",
         "image": str(path),
         "width": size[0],
@@ -341,18 +259,12 @@ def make_record(
         "set": name,
         "complete": complete,
         "dev": dev,
-        "objects": [o for o in objects if o is not None],
     }
-
-
-def photo_size(path: Path) -> tuple[int, int]:
-    """(width, height) from the header, after the EXIF rotation. Raises RecordError if it is missing or broken."""
-    try:
-        with Image.open(path) as image:
-            size, turned = image.size, image.getexif().get(ORIENTATION_TAG, 1) in TURNED
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise RecordError(f"{path}: not a readable image: {error}") from None
-    return (size[1], size[0]) if turned else size
+    if annotated is not None:
+        record["annotated"] = sorted(set(annotated))
+    if ignore is not None and ignore.any():
+        record["ignore"] = geometry.rle_encode(ignore, compressed=False)
+    return record | {"objects": [o for o in objects if o is not None]}
 
 
 def write_records(records: Iterable[Record], path: Path) -> int:
@@ -378,14 +290,9 @@ def _relative(image: str, folder: Path) -> str:
         return str(Path(image).resolve())
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Raises RecordError naming the file. A byte order mark is no error."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not readable as JSON: {error}") from None
-
-
-def _get(index: Path, label: str, values: Any, key: str) -> Any:
-    if not isinstance(values, dict) or key not in values:
-        raise RecordError(f"{index}: {label}: no {key!r}")
-    return values[key]

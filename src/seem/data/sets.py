@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from seem.data import ade20k
+from seem.data.layouts import EXPECTED, default_rules, find_layout, read_dataset
 from seem.data.leaks import find_leaks
-from seem.data.records import IMAGE_SUFFIXES, Record, RecordError, Rules, read_coco, read_masks, write_records
+from seem.data.records import IMAGE_SUFFIXES, Record, RecordError, Repairs, Rules, write_records
 
 TESTS = ("grabcut/images", "davis16_val/JPEGImages/480p")  # photos that no training set may hold; and coco_mini's val
 VIDEO_STEP = 10  # neighbouring frames look alike
@@ -49,39 +51,6 @@ def evenly(count: int) -> Callable[[Mapping[str, Any]], bool]:
 
 _COCO = Rules(complete=True, human_boxes=True)
 _MSRC_STUFF = ("grass", "tree", "building", "sky", "water", "road", "mountain")
-# fmt: off
-_ADE_STUFF = (
-    "wall", "building", "sky", "floor", "tree", "ceiling", "road", "grass", "sidewalk", "earth", "mountain", "plant",
-    "curtain", "water", "sea", "field", "fence", "rock", "railing", "sand", "skyscraper", "grandstand", "path",
-    "stairs", "runway", "stairway", "river", "hill", "dirt track", "land", "bannister", "stage", "swimming pool",
-    "waterfall", "lake", "pier", "escalator", "step", "food", "base",
-)
-# fmt: on
-_ADE_NAMES = {  # ADE20K's names as people would say them
-    "windowpane": "window",
-    "earth": "ground",
-    "signboard": "sign",
-    "plaything": "toy",
-    "apparel": "clothes",
-    "minibike": "motorbike",
-    "ashcan": "trash can",
-    "conveyer belt": "conveyor belt",
-    "hovel": "hut",
-    "glass": "drinking glass",
-    "hood": "range hood",
-    "base": "pedestal",
-    "case": "display case",
-    "palm": "palm tree",
-    "cradle": "crib",
-    "bannister": "banister",
-    "trade name": "brand sign",
-    "tank": "storage tank",
-    "blind": "window blind",
-    "step": "stair step",
-    "washer": "washing machine",
-    "television": "tv",
-    "bar": "bar counter",
-}
 
 SETS: dict[str, TrainingSet] = {
     s.name: s
@@ -94,7 +63,7 @@ SETS: dict[str, TrainingSet] = {
         TrainingSet("coco_extra", _COCO),
         TrainingSet("ecssd", Rules(dev=evenly(50))),
         TrainingSet("duts_tr", Rules(dev=evenly(150)), photos=5000),
-        TrainingSet("ade20k_val", Rules(kinds=dict.fromkeys(_ADE_STUFF, "stuff"), names=_ADE_NAMES), photos=1200),
+        TrainingSet("ade20k_val", ade20k.RULES, photos=1200),
         TrainingSet(
             "msrc_v2",
             Rules(semantic=True, kinds=dict.fromkeys(_MSRC_STUFF, "stuff") | {"face": "part", "body": "part"}),
@@ -121,8 +90,9 @@ def prepare(
     """Write OUT/SET.jsonl for every set found, OUT/dev_split.json and OUT/leaks.json.
 
     Args:
-        roots: folders that hold sets of the table by name, or that are a data set themselves.
+        roots: folders that hold sets of the table by name, or that are a data set themselves, in any layout.
         complete: of a folder that is not in the table: every instance of COCO's 80 classes is annotated.
+        report: is given a line a set, and a line for every kind of repair.
 
     Returns:
         Photos written, by set.
@@ -132,8 +102,9 @@ def prepare(
     """
     tests = held_out_photos(roots)
     counts, leaks, dev = {}, [], {}
-    for name, records in _found(roots, complete):
-        kept = list(records)
+    for row, folder, layout in _found(roots, complete):
+        name, repairs = row.name, Repairs()
+        kept = read_set(row, folder, repairs, layout)
         leaked = find_leaks({r["id"]: Path(r["image"]) for r in kept}, tests)
         leaks += leaked
         remove = {leak.train for leak in leaked}
@@ -143,46 +114,47 @@ def prepare(
             dev[name] = sorted(r.get("coco_id", r["id"].split("/", 1)[1]) for r in kept if r["dev"])
         objects = sum(len(r["objects"]) for r in kept)
         report(f"{name}: {counts[name]} photos, {objects} objects, {len(remove)} leaks removed")
+        for line in repairs.lines():
+            report(f"{name}: repaired {line}")
     if not counts:
-        raise RecordError(f"{', '.join(map(str, roots))}: no known set, no instances JSON and no images/ beside masks/")
+        raise RecordError(f"{', '.join(map(str, roots))}: no known set; expected {EXPECTED}")
     (out / "dev_split.json").write_text(json.dumps(dev, indent=1) + "\n")
     (out / "leaks.json").write_text(json.dumps([leak.to_json() for leak in leaks], indent=1) + "\n")
     return counts
 
 
-def _found(roots: Sequence[Path], complete: bool) -> Iterator[tuple[str, Iterable[Record]]]:
+def _found(roots: Sequence[Path], complete: bool) -> Iterator[tuple[TrainingSet, Path, str]]:
+    """Every set with its folder and layout."""
     for root in roots:
         if not root.is_dir():
             raise RecordError(f"{root}: no such folder")
-        own = _layout(root)
-        if own is not None:
-            known = SETS.get(root.name, TrainingSet(root.resolve().name, Rules(complete=complete)))
-            yield known.name, read_set(known, root, root.parent)
+        layout = find_layout(root)
+        if layout is not None:
+            own = replace(default_rules(layout), complete=complete)
+            yield SETS.get(root.name, TrainingSet(root.resolve().name, own)), root, layout
             continue
         for row in SETS.values():
             if (root / row.name).is_dir():
-                yield row.name, read_set(row, root / row.name, root)
+                yield row, root / row.name, "auto"
 
 
-def read_set(row: TrainingSet, folder: Path, root: Path | None = None) -> list[Record]:
+def read_set(row: TrainingSet, folder: Path, repairs: Repairs | None = None, layout: str = "auto") -> list[Record]:
     """The records of one set, in the order of their ids.
 
     Args:
         row: of the table, or made for a folder of one's own.
-        folder: where the set lies.
-        root: where `REFERRING` lies, for a row that must leave its images out.
+        folder: where the set lies; `REFERRING` lies beside it, for a row that must leave its images out.
+        repairs: is told what was put right.
+        layout: as `read_dataset` takes it.
+
+    Raises:
+        RecordError: a file or record that cannot be used.
     """
-    layout = _layout(folder)
-    if layout is None:
-        raise RecordError(f"{folder}: expected instances*.json or images/ beside masks/")
     rules = row.rules
     if row.not_referring:
-        banned = _referring_images((root or folder.parent) / REFERRING)
+        banned = _referring_images(folder.parent / REFERRING)
         rules = replace(rules, keep=lambda image: image.get("id") not in banned)
-    if layout == folder:
-        records = list(read_masks(row.name, folder, rules))
-    else:
-        records = list(read_coco(row.name, layout, _image_folder(folder, layout), rules))
+    records = list(read_dataset(folder, layout, name=row.name, rules=rules, repairs=repairs))
     records.sort(key=lambda r: str(r["id"]))
     if row.photos is None:
         return records
@@ -190,23 +162,6 @@ def read_set(row: TrainingSet, folder: Path, root: Path | None = None) -> list[R
     train = [r for r in records if not r["dev"]]
     drawn = random.Random(0).sample(train, min(row.photos, len(train)))
     return sorted(dev + drawn, key=lambda r: str(r["id"]))
-
-
-def _layout(folder: Path) -> Path | None:
-    """The instances JSON of a COCO folder, the folder itself for images/ beside masks/, None for neither."""
-    for place in (folder, folder / "annotations"):
-        found = sorted(place.glob("instances*.json"))
-        train = [p for p in found if "val" not in p.name] or found
-        if len(train) > 1:
-            raise RecordError(f"{place}: expected one instances*.json, got {', '.join(p.name for p in train)}")
-        if train:
-            return train[0]
-    return folder if (folder / "images").is_dir() and (folder / "masks").is_dir() else None
-
-
-def _image_folder(folder: Path, index: Path) -> Path:
-    beside = (folder / "images", folder / index.stem.removeprefix("instances_"), folder)
-    return next((p for p in beside if p.is_dir()), folder)
 
 
 def _referring_images(path: Path) -> set[int]:

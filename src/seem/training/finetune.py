@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from seem.checkpoints.files import save_model
-from seem.data.records import Record, RecordError, Rules, read_coco, write_records
+from seem.data.coco import read_coco
+from seem.data.records import Record, RecordError, Repairs, Rules, write_records
+from seem.data.split import split
 from seem.model.prompting import ObjectPrompt, VisualPrompt
 from seem.predict.model import Model
 from seem.training import engine
@@ -127,10 +128,13 @@ def finetune(
     from seem.checkpoints.registry import load_network
 
     config = config or FinetuneConfig()
-    records = [r for r in read_coco("own", coco, images, Rules()) if any(o["rle"] for o in r["objects"])]
+    repairs = Repairs()
+    records = [r for r in read_coco("own", coco, images, Rules(), repairs) if any(o["rle"] for o in r["objects"])]
+    for line in repairs.lines():
+        report(line)
     if len(records) < FEWEST:
         raise RecordError(f"{coco}: expected at least {FEWEST} photos with objects, got {len(records)}")
-    learned, held_out = split(records, config.seed)
+    learned, held_out = split(records, HELD_OUT, config.seed)
     names = sorted({o["name"] for r in records for o in r["objects"] if o["name"]})
     report(f"{len(learned)} photos to learn from, {len(held_out)} held out; names: {', '.join(names)}")
     out.mkdir(parents=True, exist_ok=True)
@@ -173,14 +177,6 @@ def finetune(
 
 
 KNOWN = frozenset(COCO_PANOPTIC_NAMES)
-
-
-def split(records: Sequence[Record], seed: int = 0) -> tuple[list[Record], list[Record]]:
-    """(learned, held out): a fifth is held out, at least one, chosen by the photos' content: copies stay together."""
-    sums = [zlib.crc32(Path(r["image"]).read_bytes(), seed) for r in records]
-    chosen = set(sorted(set(sums))[: max(1, round(HELD_OUT * len(set(sums))))])
-    learned = [r for r, s in zip(records, sums, strict=True) if s not in chosen]
-    return learned, [r for r, s in zip(records, sums, strict=True) if s in chosen]
 
 
 def measure(model: Model, records: Sequence[Record], names: Sequence[str]) -> dict[str, float]:

@@ -242,7 +242,8 @@ def _read_mask(path: Path) -> np.ndarray:
 
 def _largest_object(path: Path, photo: Path, image_id: str | None, size: tuple[int, int]) -> np.ndarray:
     """The largest mask of a photo that is no crowd, of size (h, w)."""
-    from seem.data.records import RecordError, polygon_mask
+    from seem.data.masks import polygon_mask
+    from seem.data.records import RecordError
     from seem.geometry import rle_decode
 
     try:
