@@ -405,6 +405,19 @@ def finetune(
     typer.echo(f"{out / 'model.safetensors'}: seem segment PHOTO --model {out / 'model.safetensors'} …", err=True)
 
 
+@app.command(short_help="Follow objects through a video.", context_settings=_PASS_ON, add_help_option=False)
+def video(context: typer.Context) -> None:
+    """Follow objects through a video: seem video --help.
+
+    \b
+    Example:
+      seem video dog.mp4 overlay.mp4 --click 320,200
+    """
+    from seem.video.cli import video_app
+
+    _pass_on(video_app, context)
+
+
 def _pass_on(sub_app: typer.Typer, context: typer.Context) -> None:
     code = sub_app(args=context.args, prog_name=context.command_path, standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)

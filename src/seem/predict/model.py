@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import os
 
     from seem.model.seem import SEEM
+    from seem.predict.segmentation import Segmentation
 
 DEFAULT_MODEL = "seem-tiny"
 
@@ -66,6 +68,33 @@ class Model:
         with torch.no_grad():
             features = self.network.encode_image(values, size)
         return Scene(self.network, features, sizes, images.digest(pixels), self.weights)
+
+    def track(self, frames: object, prompts: Mapping[int, Any], start: int = 0) -> Iterator[dict[int, Segmentation]]:
+        """Follow objects through a video; frames are read and encoded one at a time, as results are asked for.
+
+        Args:
+            frames: the path of a video, a folder of images (in order of their names), a sequence of images, or an
+                iterator of them such as a webcam; images as in `encode`, all of one size.
+            prompts: {object id: [prompts]} on frame ``start``, or {frame: {object id: [prompts]}}; ids and frames
+                count from 0. Later prompts of an object correct it: they see its mask there as memory. Frames before
+                them, back to half of the way to the prompts before, are tracked again.
+            start: the frame that the prompts are of, where they do not name one.
+
+        Yields:
+            For each frame every object's mask; an empty one, with score 0, where the object is not in the frame.
+            Masks of one frame do not overlap. From an iterator, frames before an object's first prompts are empty.
+
+        Raises:
+            ValueError, TypeError: prompts or frames that are not as above; while it runs, for a frame that cannot be
+                used, or a video that ends before a frame that has prompts.
+
+        Example:
+            >>> for masks in model.track("dog.mp4", {1: [seem.Click(320, 200)]}):                   # doctest: +SKIP
+            ...     print(masks[1].box)
+        """
+        from seem.predict.tracking import track
+
+        return track(self, frames, prompts, start)
 
 
 def load(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:
