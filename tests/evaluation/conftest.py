@@ -64,3 +64,38 @@ def write_coco(root: Path, document: dict) -> Path:
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
     return write_coco(tmp_path / "coco", coco_document())
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    """DAVIS: a red and a blue square for four frames, numbered 1 and 2; the red one moves 4 pixels a frame."""
+    root = tmp_path / "davis"
+    for frame in range(4):
+        numbers = np.zeros((120, 160), np.uint8)
+        photo = np.full((120, 160, 3), 128, np.uint8)
+        for number, (box, colour) in enumerate(((RED_BOX, (240, 10, 10)), (BLUE_BOX, (10, 10, 240))), start=1):
+            shift = 4 * frame if number == 1 else 0
+            window = np.s_[box[1] : box[3], box[0] + shift : box[2] + shift]
+            numbers[window], photo[window] = number, colour
+        for kind, pixels in (("JPEGImages", photo), ("Annotations", numbers)):
+            (root / kind / "480p/squares").mkdir(parents=True, exist_ok=True)
+            suffix = "jpg" if kind == "JPEGImages" else "png"
+            Image.fromarray(pixels).save(root / kind / "480p/squares" / f"{frame:05}.{suffix}")
+    return root
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> Path:
+    """A list of boxes on a photo that is stored at half the size it was annotated at, two about one box."""
+    photos = tmp_path / "photos" / "images"
+    photos.mkdir(parents=True)
+    Image.fromarray(make_photo()).save(photos / "000000000007.png")
+    boxes = [("red", RED_BOX), ("the red thing", RED_BOX), ("blue", BLUE_BOX), ("green", RED_BOX)]
+    records = [
+        {"image_id": 7, "sentence": s, "box_xyxy": [2 * v for v in box], "width": 320, "height": 240}
+        for s, box in boxes
+    ]
+    root = tmp_path / "sentences"
+    root.mkdir()
+    (root / "list.json").write_text(json.dumps(records))
+    return root

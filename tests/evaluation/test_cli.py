@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from seem.evaluation import cli, interactive
+from seem.evaluation import cli, interactive, pictures, report, speed
 from seem.evaluation.compare import compare
 from seem.evaluation.datasets import DatasetError
 from seem.evaluation.results import FIGURES, Results
@@ -19,10 +20,12 @@ runner = CliRunner()
 @pytest.fixture
 def fake(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "load_model", lambda name, device: model)
+    monkeypatch.setattr(speed, "cold_start", lambda *_: {"import_ms": 1.0, "first_result_ms": 9.0, "peak_bytes": None})
 
 
-@pytest.mark.parametrize("task", FIGURES)
-def test_every_task_prints_one_json_document(task: str, fake: None, folder: Path, coco: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def arguments(folder: Path, coco: Path, davis: Path, sentences: Path, tmp_path: Path) -> dict[str, list[str]]:
+    """What each task is called with."""
     document = json.loads((coco / "instances.json").read_text())
     for annotation in document["annotations"]:  # every photo with two reds, and one blue that is alone in it
         annotation["iscrowd"] = 0
@@ -32,22 +35,86 @@ def test_every_task_prints_one_json_document(task: str, fake: None, folder: Path
     ]
     document["annotations"] += extra
     (coco / "instances.json").write_text(json.dumps(document))
-    data = [str(folder)] if task == "interactive" else [str(coco), "--split", "all"]
-    out = tmp_path / "out.json"
-    done = runner.invoke(cli.eval_app, [task, *data, "--json", "--out", str(out)])
+    special = {
+        "interactive": [str(folder), "--jitter"],
+        "ablation": ["memory", str(folder)],
+        "referring": [str(sentences)],
+        "video": [str(davis), "--predictions", str(davis / "Annotations/480p")],
+        "speed": [str(folder / "images/a.png"), "--rounds", "1"],
+    }
+    return {task: [task, *special.get(task, [str(coco), "--split", "all"])] for task in FIGURES}
+
+
+@pytest.mark.parametrize("task", FIGURES)
+def test_every_task_prints_one_document_and_a_report(
+    task: str, fake: None, arguments: dict[str, list[str]], tmp_path: Path
+) -> None:
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+    done = runner.invoke(cli.eval_app, [*arguments[task], "--json", "--out", str(out), "--html", str(page)])
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
-    assert summary["task"] == task and summary["model"] == "seem-tiny" and summary["n"] >= 1
+    assert summary["task"] == task and summary["n"] >= 1
+    assert summary["model"] == (arguments["video"][-1] if task == "video" else "seem-tiny")
     assert {"dataset", "command", "commit"} <= set(summary)
     saved = json.loads(out.read_text())
     assert all(saved[key] == value for key, value in summary.items())
     assert Results.load(out).summary() == summary
-    done = runner.invoke(cli.eval_app, ["compare", str(out), str(out), "--json", "--resamples", "20"])
+    check_page(page, pictures=task != "speed")
+    compare_options = ["--json", "--resamples", "20", "--html", str(page)]
+    done = runner.invoke(cli.eval_app, ["compare", str(out), str(out), *compare_options])
     assert done.exit_code == 0, done.output
     compared = json.loads(done.stdout)
     assert compared["n"] == len(saved["rows"]) and compared["differs"] == []
     assert all(f["difference"] == f["low"] == f["high"] == 0 for f in compared["figures"].values())
+    check_page(page, pictures=False)
     assert list(tmp_path.glob(".*")) == []
+
+
+class _Page(HTMLParser):
+    """Remembers tags and attributes, and that every one opened was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+
+
+def check_page(path: Path, *, pictures: bool) -> None:
+    text = path.read_text()
+    page = _Page()
+    page.feed(text)
+    assert "script" not in page.tags and "link" not in page.tags  # opens without a network
+    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    assert "prefers-color-scheme:dark" in text and "url(" not in text
+    assert bool(page.links) == pictures
+    assert {"h1", "table"} <= set(page.tags)
+
+
+def test_a_report_escapes_what_it_quotes(tmp_path: Path) -> None:
+    evil = Results("label", "<script>", "d", {"only": "<b>"}, [label_row(0.9)], "seem '<i>'")
+    report.write(tmp_path / "x.html", evil, {})
+    text = (tmp_path / "x.html").read_text()
+    assert "<script" not in text and "&lt;script&gt;" in text and "&lt;i&gt;" in text
+
+
+def label_row(probability: float, said: str = "cat") -> dict:
+    found = {"names": [said], "probability": probability}
+    return {"image": "a", "key": f"{probability}", "name": "cat", "area": 0.1, **found}
+
+
+def test_best_median_and_worst_are_different_rows() -> None:
+    rows = [label_row(k / 100) for k in range(1, 12)] + [label_row(0.5, "dog")]
+    chosen = pictures.choose("label", rows)
+    found = {name: [(r["names"][0], r["probability"]) for r in each] for name, each in chosen.items()}
+    assert found["worst"] == [("dog", 0.5), ("cat", 0.01), ("cat", 0.02)]
+    assert found["best"] == [("cat", 0.11), ("cat", 0.1), ("cat", 0.09)]
+    assert found["median"] == [("cat", 0.04), ("cat", 0.05), ("cat", 0.06)]
+    assert [len(each) for each in pictures.choose("label", rows[:2]).values()] == [1, 0, 1]
+    assert pictures.choose("speed", [{"image": "a", "key": "a"}]) == {}
 
 
 def test_interactive_json_has_the_agreed_fields(fake: None, folder: Path) -> None:
@@ -55,6 +122,7 @@ def test_interactive_json_has_the_agreed_fields(fake: None, folder: Path) -> Non
     summary = json.loads(runner.invoke(cli.eval_app, ["interactive", str(folder), *options, "--json"]).stdout)
     assert (summary["n"], summary["dataset"], summary["prompt"], summary["robot"]) == (1, "shapes", "box", "standard")
     assert summary["jitter"] == 0.05 and summary["limit"] == 1
+    assert set(summary["jittered"]) == {"noc", "iou_at", "never", "seconds_per_click"}
     assert set(summary["noc"]) == set(summary["never"]) == {"80", "85", "90", "95"}
     assert list(summary["iou_at"]) == [str(k) for k in range(1, 21)]
     assert summary["seconds_per_click"] > 0
@@ -69,6 +137,14 @@ def test_a_table_without_json(fake: None, folder: Path) -> None:
     ("arguments", "says"),
     [
         (["interactive", "DATA", "--prompt", "wish"], "--prompt: expected one of"),
+        (["interactive", "DATA", "--robot", "r2d2"], "--robot: expected one of standard, seem"),
+        (["interactive", "DATA", "--robot", "seem", "--jitter"], "--jitter: expected the standard robot"),
+        (["interactive", "DATA", "--split", "test"], "expected a list test.txt"),
+        (["interactive", "DATA", "--html", "no/where.html"], "--html: no folder"),
+        (["ablation", "colour", "DATA"], "PART: expected one of memory, negatives"),
+        (["video", "DATA"], "expected a folder of frames per video"),
+        (["referring", "DATA"], "expected one refs(….).p or one JSON list"),
+        (["speed", "DATA/masks/none.png"], "none.png"),
         (["interactive", "nowhere"], "nowhere: no such file or folder"),
         (["interactive", "DATA", "--out", "no/where.json"], "--out: no folder"),
         (["text", "DATA"], "expected a data set with class names"),
@@ -139,3 +215,19 @@ def test_figures_of_no_rows() -> None:
     for figures in FIGURES.values():
         figures([])
     assert interactive.figures([]) == {}
+
+
+def test_speed_figures_are_medians_of_what_was_measured(fake: None, folder: Path) -> None:
+    photos = [str(folder / f"images/{name}.png") for name in "ab"]
+    done = runner.invoke(cli.eval_app, ["speed", *photos, "--rounds", "1", "--json"])
+    summary = json.loads(done.stdout)
+    assert summary["n"] == 3 and summary["first_result_ms"] == 9.0 and summary["peak_bytes"] is None
+    assert summary["encode_ms"] > 0 and summary["click_ms"] > 0 and summary["next_click_ms"] > 0
+
+
+@pytest.mark.slow
+def test_cold_start_of_the_shipped_model(folder: Path) -> None:
+    found = speed.cold_start("seem-tiny", "cpu", folder / "images/a.png")
+    assert 0 < found["import_ms"] < found["first_result_ms"] and found["peak_bytes"] > 1e7
+    with pytest.raises(RuntimeError, match=r"cold start: .*none\.png"):
+        speed.cold_start("seem-tiny", "cpu", folder / "none.png")

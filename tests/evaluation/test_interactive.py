@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seem import geometry
-from seem.evaluation import interactive
+from seem.evaluation import ablation, interactive
 from seem.evaluation.datasets import Target, open_dataset
 from seem.evaluation.robot import Robot
 from seem.predict.model import Model
@@ -109,12 +109,63 @@ def test_on_a_folder_with_the_fake_model(model: Model, folder: Path) -> None:
     rows = list(interactive.evaluate(model, open_dataset(folder)))
     assert [r["key"] for r in rows] == ["a", "b"]
     assert all(max(r["iou"]) > 0.8 for r in rows)
-    again = list(interactive.evaluate(model, open_dataset(folder), jitter=0.05))[1:]
-    alone = list(interactive.evaluate(model, open_dataset(folder, only=["b"]), jitter=0.05))
-    assert [r["iou"] for r in again] == [r["iou"] for r in alone]  # a subset gives the same rows
+    shaky = list(interactive.evaluate(model, open_dataset(folder), jitter=0.5))
+    assert [r["iou"] for r in shaky] == [r["iou"] for r in rows]  # the steady hand stands beside, unchanged
+    assert any(r["jittered"]["iou"] != r["iou"] for r in shaky)
+    (alone,) = interactive.evaluate(model, open_dataset(folder, only=["b"]), jitter=0.5)
+    assert shaky[1]["jittered"]["iou"] == alone["jittered"]["iou"]  # a subset gives the same rows
+    figures = interactive.figures(shaky)
+    assert figures["jittered"]["iou_at"]["1"] == pytest.approx(np.mean([r["jittered"]["iou"][0] for r in shaky]))
 
 
 def test_crowds_and_small_objects_are_left_out(model: Model, coco: Path) -> None:
     dataset = open_dataset(coco)
     assert [r["key"] for r in interactive.evaluate(model, dataset)] == ["2#20", "2#21", "2#22"]
     assert [r["key"] for r in interactive.evaluate(model, dataset, min_area=0.05)] == ["2#20", "2#21"]
+
+
+def test_the_official_robot_is_content_earlier(model: Model, folder: Path) -> None:
+    rows = list(interactive.evaluate(model, open_dataset(folder), robot="seem"))
+    assert {r["robot"] for r in rows} == {"seem"}
+    figures = interactive.figures(rows)
+    assert set(figures["noc"]) == set(figures["never"]) == {"80", "85", "90"}  # it stops before 95
+    for row in rows:
+        assert len(row["iou"]) <= 20 and all(iou < 0.925 for iou in row["iou"][:-1])
+    for wrong, says in (
+        ({"robot": "r2d2"}, "robot: expected standard or seem"),
+        ({"robot": "seem", "jitter": 1}, "jitter"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            next(interactive.evaluate(model, open_dataset(folder), **wrong))
+
+
+# ---- ablations ----------------------------------------------------------------------------------------------------
+
+
+def test_without_memory_no_result_is_passed_on() -> None:
+    red = box_mask(RED_BOX)
+    scene, robot = Listener([~red]), Robot(red)
+    interactive.segment_with_robot(scene, Target("x", red), robot, Click(30, 40), memory=False)  # type: ignore[arg-type]
+    assert len(scene.calls) == 20 and all(previous is None for _, previous in scene.calls)
+
+
+@pytest.mark.parametrize("part", ablation.PARTS)
+def test_ablation_measures_with_and_without_on_the_same_objects(part: str, model: Model, folder: Path) -> None:
+    rows = list(ablation.evaluate(model, open_dataset(folder), part=part))
+    plain = list(interactive.evaluate(model, open_dataset(folder)))
+    assert [r["with"]["iou"] for r in rows] == [r["iou"] for r in plain]
+    assert [r["without"]["iou"][0] for r in rows] == [r["iou"][0] for r in plain]  # the first round has neither
+    with pytest.raises(ValueError, match="part: expected memory or negatives"):
+        next(ablation.evaluate(model, open_dataset(folder), part="colour"))
+
+
+def test_ablation_figures_by_hand() -> None:
+    def row(image: str, good: list[float], bad: list[float]) -> dict:
+        sides = {way: {"iou": iou, "seconds": [0.1] * len(iou)} for way, iou in (("with", good), ("without", bad))}
+        return {"image": image, "key": image, **sides}
+
+    figures = ablation.figures([row("a", [0.5, 0.96], [0.5, 0.7, 0.96]), row("b", [0.96], [0.96])])
+    assert figures["gain"]["noc"]["90"]["mean"] == pytest.approx(-0.5)
+    assert figures["gain"]["iou_at"]["2"]["mean"] == pytest.approx(0.13)
+    assert figures["gain"]["iou_at"]["3"] == dict.fromkeys(("mean", "low", "high"), 0.0)
+    assert figures["with"]["noc"]["90"] == 1.5 and figures["without"]["noc"]["90"] == 2.0

@@ -5,6 +5,7 @@ import pytest
 
 from seem.evaluation import metrics
 from seem.evaluation.metrics import FALSE, IGNORED, TRUE
+from seem.evaluation.panoptic import IOUS, panoptic_quality
 
 
 def boxes(*corners: tuple[int, int, int, int]) -> list[np.ndarray]:
@@ -54,9 +55,10 @@ def test_matching_by_hand() -> None:
     truths = boxes((0, 0, 10, 10), (10, 10, 20, 20))
     crowds = boxes((0, 10, 10, 20))
     found = boxes((0, 0, 10, 9), (0, 0, 10, 10), (1, 11, 9, 19), (10, 0, 20, 10))
-    outcome, ious = metrics.match_detections(found, truths, crowds)
-    assert outcome == [TRUE, FALSE, IGNORED, FALSE]  # the second comes too late for the same object
-    assert ious == [pytest.approx(0.9), 0, 0, 0]
+    half, strict = metrics.match_detections(found, truths, crowds, (0.5, 0.95))
+    assert half == [TRUE, FALSE, IGNORED, FALSE]  # the second comes too late for the same object
+    assert strict == [FALSE, TRUE, IGNORED, FALSE]  # the first, of IoU 0.9, does not count here
+    assert metrics.match_detections([], truths) == [[]] and metrics.match_detections(found[:1], []) == [[FALSE]]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_average_precision_agrees_with_pycocotools(seed: int) -> None:
 
     annotations, results = [], []
     scores: list[float] = []
-    outcomes: list[int] = []
+    outcomes: list[list[int]] = [[] for _ in IOUS]
     total = 0
     for image in range(1, 13):
         truths = [random_box() for _ in range(rng.integers(0, 4))]
@@ -101,7 +103,8 @@ def test_average_precision_agrees_with_pycocotools(seed: int) -> None:
         found = [random_box() for _ in range(rng.integers(0, 4))] + shifted
         confidence = sorted((float(s) for s in rng.random(len(found))), reverse=True)
         found = [found[i] for i in rng.permutation(len(found))]
-        outcomes += metrics.match_detections(found, truths, crowds)[0]
+        for at, more in zip(outcomes, metrics.match_detections(found, truths, crowds, IOUS), strict=True):
+            at += more
         scores += confidence
         total += len(truths)
         for mask, crowd in [(t, 0) for t in truths] + [(c, 1) for c in crowds]:
@@ -122,5 +125,95 @@ def test_average_precision_agrees_with_pycocotools(seed: int) -> None:
     evaluation = cocoeval.COCOeval(truth, truth.loadRes(results), "segm")
     evaluation.evaluate()
     evaluation.accumulate()
-    reference = evaluation.eval["precision"][0, :, 0, 0, 2].mean()  # IoU 0.5, all areas, 100 per image
-    assert metrics.average_precision(scores, outcomes, total) == pytest.approx(reference, abs=1e-9)
+    reference = evaluation.eval["precision"][:, :, 0, 0, 2].mean(1)  # all areas, 100 per image
+    found_by_us = [metrics.average_precision(scores, at, total) for at in outcomes]
+    assert found_by_us == [pytest.approx(value, abs=1e-9) for value in reference]
+
+
+# ---- panoptic quality ---------------------------------------------------------------------------------------------
+
+
+def test_segments_by_hand() -> None:
+    truth = np.zeros((10, 10), int)
+    truth[:4], truth[4:6], truth[6:8] = 1, 2, 3  # a cat, a crowd of cats, sky; two rows unknown
+    answer = np.zeros((10, 10), int)
+    answer[:3], answer[4:6], answer[6:7], answer[8:], answer[3, :2] = 1, 2, 3, 4, 5
+    counts = metrics.match_segments(
+        answer,
+        {1: "cat", 2: "cat", 3: "sky", 4: "dog", 5: "cat"},
+        truth,
+        {1: "cat", 2: "cat", 3: "sky"},
+        crowds=[2],
+        void=truth == 0,
+    )
+    cat, sky, dog = counts["cat"], counts["sky"], counts["dog"]
+    assert (cat.hits, cat.wrong, cat.missed, cat.iou) == (1, 1, 0, pytest.approx(0.75))  # in the crowd: not wrong
+    assert (sky.hits, sky.wrong, sky.missed) == (0, 1, 1)  # an IoU of one half is not enough
+    assert (dog.hits, dog.wrong, dog.missed) == (0, 0, 0)  # where nobody knows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_panoptic_quality_agrees_with_torchmetrics(seed: int) -> None:
+    detection = pytest.importorskip("torchmetrics.detection")
+    import torch
+
+    rng = np.random.default_rng(seed)
+    names = {0: "thing a", 1: "thing b", 2: "stuff"}
+    theirs = detection.PanopticQuality({0, 1}, {2}, allow_unknown_preds_category=True)
+    ours = {name: metrics.SegmentCounts() for name in names.values()}
+    for _ in range(4):
+        truth = np.kron(rng.integers(1, 7, (4, 4)), np.ones((5, 5), int))
+        answer = np.where(rng.random(truth.shape) < 0.8, np.roll(truth, rng.integers(0, 2, 2), (0, 1)), 6)
+        classes = {i: int(rng.integers(0, 2)) for i in range(1, 6)} | {6: 2}
+        said = classes | {1: int(rng.integers(0, 2))}
+        both = []
+        for ids, of in ((answer, said), (truth, classes)):
+            category = np.vectorize(of.get)(ids)
+            both.append(torch.tensor(np.stack([category, np.where(category == 2, 0, ids)], -1))[None])
+        theirs.update(*both)
+        words = [
+            {i: names[c] for i, c in of.items() if (ids == i).any()} for ids, of in ((answer, said), (truth, classes))
+        ]
+        for name, count in metrics.match_segments(answer, words[0], truth, words[1]).items():
+            for key, value in vars(count).items():
+                setattr(ours[name], key, getattr(ours[name], key) + value)
+    each = [panoptic_quality([{"segments": vars(count)}]) for count in ours.values()]
+    expected = float(theirs.compute())
+    assert 0.1 < expected < 0.95
+    assert np.mean([quality[0] for quality in each if quality is not None]) == pytest.approx(expected, abs=1e-5)
+
+
+# ---- video --------------------------------------------------------------------------------------------------------
+
+
+def test_contours_by_hand() -> None:
+    square = boxes((4, 4, 14, 14))[0]
+    empty = np.zeros_like(square)
+    assert metrics.contour_accuracy(square, square) == 1.0 == metrics.contour_accuracy(empty, empty)
+    assert metrics.contour_accuracy(square, empty) == 0.0 == metrics.contour_accuracy(empty, square)
+    assert metrics.contour_accuracy(square, np.roll(square, 1, 1)) == 1.0  # one pixel is within the tolerance
+    assert 0 < metrics.contour_accuracy(square, np.roll(square, 3, 1)) < 0.8
+
+
+@pytest.mark.parametrize("size", [(40, 60), (240, 320)])
+def test_contours_agree_with_dilation_by_a_disk(size: tuple[int, int]) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    rng = np.random.default_rng(0)
+    a, b = (ndimage.gaussian_filter(rng.random(size), size[0] / 10) > 0.5 for _ in range(2))
+    radius = int(np.ceil(0.008 * np.hypot(*size)))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disk = x**2 + y**2 <= radius**2
+    edges = [metrics._contour(mask) for mask in (a, b)]
+    near = [ndimage.binary_dilation(edge, disk) for edge in edges]
+    precision, recall = near[1][edges[0]].mean(), near[0][edges[1]].mean()
+    expected = 2 * precision * recall / (precision + recall)
+    assert metrics.contour_accuracy(a, b) == pytest.approx(expected) and 0 < expected < 1
+
+
+def test_mean_interval() -> None:
+    images = [str(i // 2) for i in range(10)]
+    assert metrics.mean_interval([0.4] * 10, images) == {key: pytest.approx(0.4) for key in ("mean", "low", "high")}
+    mixed = metrics.mean_interval([0.0, 0.2] * 5, images)  # alike in every photo
+    assert mixed["low"] == pytest.approx(0.1) == mixed["high"]
+    spread = metrics.mean_interval([float(i // 2) for i in range(10)], images)
+    assert spread["low"] < spread["mean"] == 2 < spread["high"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from seem.evaluation.official_robot import OfficialRobot
 from seem.evaluation.robot import Robot, depth
 from seem.prompts import Click
 
@@ -77,6 +78,50 @@ def test_never_the_same_pixel_twice_and_none_when_all_are_clicked() -> None:
     assert clicks[-1] is None
     places = {(c.x, c.y) for c in clicks[:6] if c is not None}
     assert len(places) == 6 and all(target[int(y), int(x)] for x, y in places)
+
+
+def test_a_robot_without_negatives_only_adds() -> None:
+    robot = Robot(with_pixels(BIG, SMALL), negatives=False)
+    assert robot.next_click(with_pixels(BIG, (28, 0, 40, 20))) == Click(23, 5, True)  # what was taken is deeper
+    assert Robot(with_pixels(BIG), negatives=False).next_click(with_pixels(BIG, SMALL)) is None
+
+
+# ---- the official one -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "mask", "expected"),
+    [
+        (with_pixels(BIG), None, Click(7, 7, True)),  # the first click: in the middle of the target
+        (with_pixels(BIG), with_pixels(BIG, SMALL), Click(23, 5, False)),
+        (with_pixels((0, 15, 40, 18), SMALL), with_pixels((0, 15, 40, 18)), Click(23, 5, True)),
+        (with_pixels(BIG), with_pixels((14, 0, 40, 4)), Click(7, 7, True)),  # 121 pixels missed, 104 taken
+        (with_pixels(SMALL), with_pixels((0, 12, 40, 14)), Click(1, 12, False)),  # 49 missed, 80 taken: by area
+        (with_pixels((0, 0, 40, 10)), with_pixels((0, 0, 37, 10)), None),  # IoU of 0.925 is good enough
+    ],
+)
+def test_official_next_click(target: np.ndarray, mask: np.ndarray | None, expected: Click | None) -> None:
+    assert OfficialRobot(target).next_click(mask) == expected
+
+
+def test_official_clicks_cover_three_by_three_pixels() -> None:
+    target = with_pixels((3, 3, 8, 6))
+    robot = OfficialRobot(target)
+    clicks = []
+    while (click := robot.next_click(with_pixels() if clicks else None)) is not None:
+        clicks.append(click)
+    places = [(int(c.x), int(c.y)) for c in clicks]
+    assert len(places) < 15 and places[0] in {(4, 4), (5, 4), (6, 4)}
+    covered = np.zeros_like(target)
+    for i, (x, y) in enumerate(places):
+        assert not covered[y, x], f"click {i} lies on an earlier one"
+        covered[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
+    assert (covered | ~target).all()
+
+
+def test_official_robot_clicks_in_ignored_pixels() -> None:
+    target, ignore = with_pixels(BIG), with_pixels(SMALL)
+    assert OfficialRobot(target, ignore).next_click(with_pixels(BIG, SMALL)) == Click(23, 5, False)
 
 
 def test_jitter_stays_in_the_region_and_repeats_with_its_seed() -> None:

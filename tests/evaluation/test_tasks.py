@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from seem.evaluation.datasets import DatasetError, open_dataset
 from seem.evaluation.metrics import FALSE, TRUE
 from seem.predict.model import Model
 from seem.vocabulary import COCO_THING_NAMES
-from tests.conftest import make_photo
+from tests.conftest import BLUE_BOX, RED_BOX, box_mask, make_photo
 from tests.evaluation.conftest import coco_document, write_coco
 
 
@@ -131,23 +134,86 @@ def test_find_figures_by_hand() -> None:
 
 
 def test_panoptic(model: Model, coco: Path) -> None:
-    rows = list(panoptic.evaluate(model, open_dataset(coco)))
+    dataset = open_dataset(coco)
+    rows = list(panoptic.evaluate(model, dataset))
     assert {r["name"] for r in rows if r["instances"]} == {"red", "green", "blue"}
     figures = panoptic.figures(rows)
-    assert figures["n"] == 1 and figures["classes"] == 3
-    assert figures["ap50"] > 0.3 and figures["panoptic_ap50"] > 0.3
-    assert figures["pq_things"] <= figures["rq_things"]
+    assert figures["n"] == 1 and panoptic.scope(dataset) == "things only" and set(figures["pq"]) == {"things"}
+    assert figures["ap50"] > 0.3 and figures["ap"] <= figures["ap50"]
+    assert figures["pq"]["things"] <= figures["rq"]["things"]
+    assert figures["miou"]["things"] > 0.5
 
 
-def test_panoptic_quality_by_hand() -> None:
-    def row(instances: int, outcome: list[int], iou: list[float]) -> dict:
-        found = {"score": [0.9] * len(outcome), "outcome": outcome, "iou": iou}
-        return {"image": "a", "key": "a", "name": "x", "instances": instances, "find": found, "panoptic": found}
+def test_panoptic_figures_by_hand() -> None:
+    def row(name: str, stuff: bool, segments: tuple[int, int, int, float], pixels: tuple[int, int, int]) -> dict:
+        made = {"image": "a", "key": name, "name": name, "stuff": stuff}
+        made["segments"] = dict(zip(("hits", "wrong", "missed", "iou"), segments, strict=True))
+        made["pixels"] = dict(zip(("both", "answer", "truth"), pixels, strict=True))
+        return made
 
-    figures = panoptic.figures([row(3, [TRUE, TRUE, FALSE], [0.8, 0.6, 0.0])])
-    assert figures["sq_things"] == pytest.approx(0.7)
-    assert figures["rq_things"] == pytest.approx(2 / 3)
-    assert figures["pq_things"] == pytest.approx(0.7 * 2 / 3)
+    things = row("cat", False, (2, 1, 1, 1.4), (30, 40, 60))
+    things |= {"instances": 1, "score": [0.9], "outcome": [[TRUE]] * 5 + [[FALSE]] * 5}  # IoU 0.5 to 0.7
+    invented = row("dog", False, (0, 1, 0, 0.0), (0, 10, 0)) | {"instances": 0, "score": [], "outcome": [[]] * 10}
+    figures = panoptic.figures([things, invented, row("sky", True, (1, 0, 0, 0.9), (90, 100, 90))])
+    assert figures["sq"]["stuff"] == figures["pq"]["stuff"] == pytest.approx(0.9)
+    assert figures["pq"]["things"] == pytest.approx((0.7 * 2 / 3 + 0) / 2)
+    assert figures["pq"]["all"] == pytest.approx((0.7 * 2 / 3 + 0 + 0.9) / 3)
+    assert figures["miou"] == {"all": pytest.approx((3 / 7 + 0.9) / 2), "things": pytest.approx(3 / 7), "stuff": 0.9}
+    assert (figures["ap"], figures["ap50"], figures["ap75"]) == (0.5, 1.0, 0.0)
+
+
+def write_panoptic(root: Path) -> Path:
+    """COCO's panoptic layout: red and blue squares (blue a crowd), sky everywhere but in a corner that is unknown."""
+    ids = np.full((120, 160), 70000)
+    ids[box_mask(RED_BOX)], ids[box_mask(BLUE_BOX)], ids[:20, :20] = 300, 7, 0
+    maps, photos = root / "annotations/panoptic_val2017", root / "val2017"
+    maps.mkdir(parents=True)
+    photos.mkdir()
+    Image.fromarray(np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)).save(maps / "1.png")
+    Image.fromarray(make_photo()).save(photos / "1.jpg")
+    categories = [(1, "red", 1), (2, "blue", 1), (187, "sky-other-merged", 0)]
+    segments = [(300, 1, 0), (7, 2, 1), (70000, 187, 0)]
+    info = [{"id": i, "category_id": c, "iscrowd": crowd} for i, c, crowd in segments]
+    document = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 160, "height": 120}],
+        "categories": [{"id": i, "name": name, "isthing": thing} for i, name, thing in categories],
+        "annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": info}],
+    }
+    index = root / "annotations/panoptic_val2017.json"
+    index.write_text(json.dumps(document))
+    return index
+
+
+def test_panoptic_layout_of_coco(model: Model, tmp_path: Path) -> None:
+    dataset = open_dataset(write_panoptic(tmp_path).parent.parent)
+    assert dataset.names == ("red", "blue", "sky") and dataset.stuff == {"sky"}
+    targets = {t.name: t for t in dataset.photos[0].targets((160, 120))}
+    assert np.array_equal(targets["red"].mask, box_mask(RED_BOX))
+    assert [t.crowd for t in targets.values()] == [False, True, False]
+    rows = {r["name"]: r for r in panoptic.evaluate(model, dataset)}
+    assert rows["red"]["segments"]["hits"] == 1 and rows["blue"]["segments"]["missed"] == 0
+    assert rows["sky"]["stuff"] and rows["sky"]["pixels"]["truth"] == int(targets["sky"].mask.sum())
+    assert panoptic.scope(dataset) == "things and stuff"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["annotations"][0]["segments_info"][0].update(category_id=9), "category_id 9 is not among"),
+        (lambda d: d["annotations"][0].update(image_id=9), "image_id 9 is not among"),
+        (lambda d: d["annotations"][0].update(file_name="gone.png"), "gone.png: not a readable map"),
+        (lambda d: d["annotations"][0]["segments_info"].pop(), "1.png: segment 70000 is not in both"),
+        (lambda d: d["annotations"][0]["segments_info"][0].update(id=301), "1.png: segment 300 is not in both"),
+        (lambda d: d["annotations"].append({"image_id": 1}), "annotation number 1: expected an object with segments"),
+    ],
+)
+def test_bad_panoptic_records_are_named(tmp_path: Path, change: Callable[[dict], None], says: str) -> None:
+    index = write_panoptic(tmp_path)
+    document = json.loads(index.read_text())
+    change(document)
+    index.write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match=re.escape(says)):
+        open_dataset(index).photos[0].targets((160, 120))
 
 
 # ---- reference, composition ---------------------------------------------------------------------------------------
@@ -187,12 +253,6 @@ def test_composition(model: Model, tmp_path: Path) -> None:
     assert [(r["name"], r["instances"]) for r in rows] == [("red", 2)]
     figures = composition.figures(rows)
     assert set(figures["iou"]) == set(composition.WAYS) and set(figures["gain"]) == {"text", "click", "ensemble"}
-
-
-def test_gain_by_hand() -> None:
-    rows = [{"image": str(i // 2), "both": 0.9, "text": 0.5, "click": 0.9 - 0.2 * (i % 2)} for i in range(10)]
-    assert composition.gain(rows, "text") == {key: pytest.approx(0.4) for key in ("mean", "low", "high")}
-    assert composition.gain(rows, "click")["mean"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("task", [text, label, find, composition, panoptic])

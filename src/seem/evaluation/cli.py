@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from seem.evaluation.datasets import Dataset
+    from seem.evaluation.pictures import Show
     from seem.predict.model import Model
 
     Evaluate = Callable[[Model, Dataset], Iterable[dict[str, Any]]]
@@ -29,46 +30,107 @@ eval_app = typer.Typer(
 
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a report with curves and pictures: one file.")]
+FirstPrompt = Annotated[str, typer.Option(help="First prompt: click, box, scribble, polygon, circle or mask.")]
+MinArea = Annotated[float, typer.Option(help="Leave out objects below this share of the image.")]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One task on one data set. The fields are the options that all tasks share."""
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is measured with, and where it goes. The fields are options that every task has."""
 
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder, or a COCO JSON file.", show_default=False)]
     model: Annotated[str, typer.Option(help="Name or path of the model.")] = "seem-tiny"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
-    images: Annotated[Path | None, typer.Option(help="Where a COCO file's images are, if not beside it.")] = None
-    split: Annotated[str | None, typer.Option(help="Of a COCO file, or all; by default val… if there is one.")] = None
-    only: Annotated[Path | None, typer.Option(help="JSON list of the photos to use, or lists by data set.")] = None
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N photos.")] = None
     out: Annotated[Path | None, typer.Option(help="Write a results file with a row per object, for compare.")] = None
+    html: Html = None
     as_json: AsJson = False
 
-    def __call__(self, task: str, settings: dict[str, Any], evaluate: Evaluate) -> None:
-        """Measure, write and print. `settings` is what else decides the figures."""
+    def check(self) -> None:
+        """Refuse files that cannot be written, before the work."""
+        _check_folder("--out", self.out)
+        _check_folder("--html", self.html)
+
+    def load(self) -> Model:
+        return load_model(self.model, self.device)
+
+    def finish(
+        self,
+        task: str,
+        dataset: str,
+        settings: dict[str, Any],
+        rows: Iterable[dict[str, Any]],
+        photos: int,
+        *,
+        model: str | None = None,
+        show: Show | None = None,
+    ) -> None:
+        """Measure, write and print.
+
+        Args:
+            settings: what else decides the figures.
+            rows: of the task, measured as they are asked for.
+            photos: how many there are, for the progress.
+            model: what answered, if not this model.
+            show: makes the picture of a row, for the report.
+        """
         from seem.evaluation import progress
-        from seem.evaluation.datasets import open_dataset, read_only
         from seem.evaluation.results import FIGURES, Results, this_command, this_commit
 
-        if self.out is not None and not self.out.absolute().parent.is_dir():
-            raise ValueError(f"--out: no folder {self.out.absolute().parent}")
-        keys = read_only(self.only, self.data) if self.only is not None else None
-        dataset = open_dataset(self.data, images=self.images, split=self.split, only=keys).first(self.limit)
-        photos = len(dataset.photos)
-        measured = evaluate(load_model(self.model, self.device), dataset)
-        rows = list(progress.show(measured, photos, lambda rows: _headline(FIGURES[task](rows))))
-        if not rows:
-            raise ValueError(f"{self.data}: nothing in {photos} photos to evaluate")
-        only = self.only.name if self.only is not None else None
-        settings |= {"split": dataset.split, "only": only, "limit": self.limit, "photos": photos}
-        results = Results(task, self.model, dataset.name, settings, rows, this_command(), this_commit())
+        measured = list(progress.show(rows, photos, lambda rows: _headline(FIGURES[task](rows))))
+        if not measured:
+            raise ValueError(f"{dataset}: nothing in {photos} photos to evaluate")
+        results = Results(task, model or self.model, dataset, settings, measured, this_command(), this_commit())
         if self.out is not None:
             results.save(self.out)
+        if self.html is not None:
+            from seem.evaluation import pictures, report
+
+            chosen = pictures.choose(task, measured) if show is not None else {}
+            report.write(self.html, results, {k: [show(r) for r in rows] for k, rows in chosen.items() if show})
         if self.as_json:
             _print_json(results.summary())
         else:
             _print_table(results.summary())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Output):
+    """One task on one data set."""
+
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder, or a COCO JSON file.", show_default=False)]
+    images: Annotated[Path | None, typer.Option(help="Where a COCO file's images are, if not beside it.")] = None
+    split: Annotated[
+        str | None, typer.Option(help="Of a COCO file, or a list's name, or all; val if there is one.")
+    ] = None
+    only: Annotated[Path | None, typer.Option(help="JSON list of the photos to use, or lists by data set.")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N photos.")] = None
+
+    def open(self) -> Dataset:
+        from seem.evaluation.datasets import open_dataset, read_only
+
+        keys = read_only(self.only, self.data) if self.only is not None else None
+        return open_dataset(self.data, images=self.images, split=self.split, only=keys)
+
+    def chosen(self, dataset: Dataset) -> dict[str, Any]:
+        """Settings: which part of the data."""
+        only = self.only.name if self.only is not None else None
+        return {"split": dataset.split, "only": only, "limit": self.limit, "photos": len(dataset.photos)}
+
+    def __call__(self, task: str, settings: dict[str, Any], evaluate: Evaluate) -> None:
+        """Measure a model on photos."""
+        from seem.evaluation.pictures import Shower
+
+        self.check()
+        dataset = self.open().first(self.limit)
+        model = self.load()
+        settings |= self.chosen(dataset)
+        show = Shower(task, model, dataset, settings)
+        self.finish(task, dataset.name, settings, evaluate(model, dataset), len(dataset.photos), show=show)
+
+
+def _check_folder(option: str, path: Path | None) -> None:
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ValueError(f"{option}: no folder {path.absolute().parent}")
 
 
 def load_model(name: str, device: str) -> Model:
@@ -78,16 +140,19 @@ def load_model(name: str, device: str) -> Model:
 
 
 def measures(command: Callable[..., None]) -> Callable[..., None]:
-    """Make `command(run, own options…)` a subcommand of its name, with the options of `Run` besides its own."""
-    shared = inspect.signature(Run, eval_str=True).parameters
-    own = dict(list(inspect.signature(command, eval_str=True).parameters.items())[1:])
+    """Make `command(run, own options…)` a subcommand of its name, with the options of its run's class besides."""
+    signature = list(inspect.signature(command, eval_str=True).parameters.values())
+    kind = signature[0].annotation
+    shared = dict(inspect.signature(kind, eval_str=True).parameters)
+    own = {p.name: p for p in signature[1:]}
 
     def main(**options: Any) -> None:
         with _one_line_errors():
-            command(Run(**{name: options[name] for name in shared}), **{name: options[name] for name in own})
+            command(kind(**{name: options[name] for name in shared}), **{name: options[name] for name in own})
 
-    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in {"data": shared["data"], **own, **shared}.values()]
     main.__name__, main.__doc__ = command.__name__, command.__doc__
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (own | shared).values()]
+    parameters.sort(key=lambda p: p.default is not p.empty)  # arguments before options
     main.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     main.__annotations__ = {p.name: p.annotation for p in parameters}
     eval_app.command()(main)
@@ -97,9 +162,10 @@ def measures(command: Callable[..., None]) -> Callable[..., None]:
 @measures
 def interactive(
     run: Run,
-    prompt: Annotated[str, typer.Option(help="First prompt: click, box, scribble, polygon, circle or mask.")] = "click",
-    jitter: Annotated[bool, typer.Option("--jitter", help="An unsteady hand: Gaussian, 5 % of √area.")] = False,
-    min_area: Annotated[float, typer.Option(help="Leave out objects below this share of the image.")] = 0.0,
+    prompt: FirstPrompt = "click",
+    robot: Annotated[str, typer.Option(help="Who clicks: standard, or seem as in SEEM's own evaluation.")] = "standard",
+    jitter: Annotated[bool, typer.Option("--jitter", help="Also an unsteady hand: Gaussian, 5 % of √area.")] = False,
+    min_area: MinArea = 0.0,
     seed: Seed = 0,
 ) -> None:
     """Clicks to a good mask: NoC@80/85/90/95, IoU after each click, share never reached, seconds per click.
@@ -107,17 +173,41 @@ def interactive(
     Example: seem eval interactive grabcut --json
     """
     from seem.evaluation import interactive as task
-    from seem.evaluation import robot
+    from seem.evaluation.robot import JITTER
 
-    if prompt not in task.PROMPTS:
-        raise ValueError(f"--prompt: expected one of {', '.join(task.PROMPTS)}, got {prompt!r}")
-    sigma = robot.JITTER if jitter else 0.0
-    settings = {"prompt": prompt, "robot": robot.NAME, "jitter": sigma, "min_area": min_area, "seed": seed}
+    _one_of("--prompt", prompt, task.PROMPTS)
+    _one_of("--robot", robot, tuple(task.STOP))
+    if jitter and robot != "standard":
+        raise ValueError(f"--jitter: expected the standard robot, the hand of {robot!r} is steady")
+    sigma = JITTER if jitter else 0.0
+    settings = {"prompt": prompt, "robot": robot, "jitter": sigma, "min_area": min_area, "seed": seed}
     run(
         "interactive",
         settings,
-        lambda m, d: task.evaluate(m, d, prompt=prompt, jitter=sigma, min_area=min_area, seed=seed),
+        lambda m, d: task.evaluate(m, d, prompt=prompt, robot=robot, jitter=sigma, min_area=min_area, seed=seed),
     )
+
+
+@measures
+def ablation(
+    run: Run,
+    part: Annotated[str, typer.Argument(metavar="PART", help="What is left out: memory or negatives.")],
+    prompt: FirstPrompt = "click",
+    min_area: MinArea = 0.0,
+) -> None:
+    """The paper's ablations of a trained model: rounds with and without memory, with and without negative clicks.
+
+    What training decides is compared by training twice: docs/evaluation.md.
+
+    Example: seem eval ablation memory grabcut --json
+    """
+    from seem.evaluation import ablation as task
+    from seem.evaluation.interactive import PROMPTS
+
+    _one_of("PART", part, task.PARTS)
+    _one_of("--prompt", prompt, PROMPTS)
+    settings = {"part": part, "prompt": prompt, "robot": "standard", "min_area": min_area}
+    run("ablation", settings, lambda m, d: task.evaluate(m, d, part=part, prompt=prompt, min_area=min_area))
 
 
 @measures
@@ -186,13 +276,85 @@ def composition(run: Run, seed: Seed = 0) -> None:
 
 @measures
 def panoptic(run: Run) -> None:
-    """Everything in the photo: instance AP50 and panoptic quality of things.
+    """Everything in the photo: panoptic quality, instance AP and semantic IoU.
 
-    Example: seem eval panoptic coco_mini --json
+    Things and stuff of COCO's panoptic JSON (its PNGs beside it), or things only of an instances JSON.
+
+    Example: seem eval panoptic coco/annotations/panoptic_val2017.json --images coco/val2017 --json
     """
     from seem.evaluation import panoptic as task
 
-    run("panoptic", {}, task.evaluate)
+    run("panoptic", {"scope": task.scope(run.open())}, task.evaluate)
+
+
+@measures
+def referring(run: Run) -> None:
+    """Sentences about one object: cIoU, mIoU and P@0.5 to 0.9 on RefCOCO, or of boxes on a plain JSON list.
+
+    Example: seem eval referring refcocog --images coco/train2014 --split val --json
+    """
+    from seem.evaluation import referring as task
+    from seem.evaluation.expressions import Expressions, open_expressions
+    from seem.evaluation.pictures import Shower
+
+    run.check()
+    if run.only is not None:
+        raise ValueError("--only: expected none, sentences are chosen by --split and --limit")
+    found = open_expressions(run.data, run.images, run.split)
+    photos = list(found.by_photo().values())[: run.limit]
+    found = Expressions(found.name, tuple(item for items in photos for item in items), found.split)
+    model = run.load()
+    settings = {"split": found.split, "limit": run.limit, "photos": len(photos)}
+    show = Shower("referring", model, found, settings)
+    run.finish("referring", found.name, settings, task.evaluate(model, found), len(photos), show=show)
+
+
+@measures
+def video(
+    run: Run,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Measure masks that lie here as VIDEO/FRAME.png, not a model.", show_default=False),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=3, help="The first N frames of each video.")] = None,
+) -> None:
+    """Follow the objects of a video's first frame: J, F and J&F as DAVIS defines them. --limit counts videos.
+
+    Example: seem eval video davis --json
+    """
+    from seem.evaluation import video as task
+    from seem.evaluation.pictures import Shower
+
+    run.check()
+    dataset = run.open()
+    videos = task.sequences(dataset, run.limit, frames)
+    answers = task.tracked(run.load()) if predictions is None else task.stored(predictions)
+    settings = {**run.chosen(dataset), "frames": frames, "photos": sum(map(len, videos.values()))}
+    name = None if predictions is None else str(predictions)
+    show = Shower("video", None, dataset, settings)
+    rows = task.evaluate(answers, videos)
+    run.finish("video", dataset.name, settings, rows, len(videos), model=name, show=show)
+
+
+@measures
+def speed(
+    run: Output,
+    image: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="One or more photos.", show_default=False)],
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each median is taken over.")] = 15,
+) -> None:
+    """Milliseconds of encoding, of a click and of the next one; import, cold start and peak memory.
+
+    Example: seem eval speed photo.jpg --json
+    """
+    import torch
+
+    from seem.evaluation import speed as task
+
+    run.check()
+    model = run.load()
+    settings = {"device": str(model.device), "threads": torch.get_num_threads(), "rounds": rounds}
+    rows = task.evaluate(model, image, name=run.model, device=run.device, rounds=rounds)
+    run.finish("speed", "photos", settings, rows, len(image))
 
 
 @eval_app.command()
@@ -201,6 +363,7 @@ def compare(
     b: Annotated[Path, typer.Argument(help="Another; differences are this minus the first.", show_default=False)],
     resamples: Annotated[int, typer.Option(min=10, help="Bootstrap draws.")] = 1000,
     seed: Seed = 0,
+    html: Html = None,
     as_json: AsJson = False,
 ) -> None:
     """The difference of two results with a paired 95 % bootstrap interval over photos.
@@ -211,7 +374,12 @@ def compare(
     from seem.evaluation.results import Results
 
     with _one_line_errors():
+        _check_folder("--html", html)
         result = task.compare(Results.load(a), Results.load(b), resamples, seed)
+        if html is not None:
+            from seem.evaluation import report
+
+            report.write_comparison(html, result)
     if as_json:
         _print_json(result)
         return
@@ -225,7 +393,12 @@ def compare(
 # ---- output -----------------------------------------------------------------------------------------------------
 
 
-_HEADLINES = ("noc", "iou", "top1", "ap50")
+def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
+
+
+_HEADLINES = ("noc", "iou", "top1", "ap50", "miou", "jf")
 
 
 def _headline(figures: dict[str, Any]) -> str:

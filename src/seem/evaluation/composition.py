@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seem.evaluation import metrics
-from seem.evaluation.datasets import Dataset, DatasetError
+from seem.evaluation.datasets import Dataset, DatasetError, Target
 from seem.evaluation.robot import Robot
 from seem.evaluation.text import LARGE
-from seem.prompts import Text
+from seem.prompts import Click, Text
 
 if TYPE_CHECKING:
     from seem.predict.model import Model
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 WAYS = ("both", "text", "click", "ensemble")
-RESAMPLES = 1000
 
 
 def evaluate(model: Model, dataset: Dataset, *, seed: int = 0) -> Iterator[Row]:
@@ -42,9 +41,7 @@ def evaluate(model: Model, dataset: Dataset, *, seed: int = 0) -> Iterator[Row]:
                 continue
             rng = np.random.default_rng((seed, zlib.crc32(f"{photo.key}#{name}".encode())))
             target = instances[int(rng.integers(len(instances)))]
-            click = Robot(target.mask).next_click()
-            assert click is not None, "an object has at least one pixel"
-            word = Text(name)
+            word, click = prompts_for(name, target)
             results = {"both": scene.segment(word, click), "text": scene.segment(word), "click": scene.segment(click)}
             masks = {way: result.mask for way, result in results.items()}
             masks["ensemble"] = _ensemble(results["text"], results["click"])
@@ -58,6 +55,13 @@ def evaluate(model: Model, dataset: Dataset, *, seed: int = 0) -> Iterator[Row]:
             }
 
 
+def prompts_for(name: str, target: Target) -> tuple[Text, Click]:
+    """The name, and the robot's first click."""
+    click = Robot(target.mask).next_click()
+    assert click is not None, "an object has at least one pixel"
+    return Text(name), click
+
+
 def _ensemble(a: Segmentation, b: Segmentation) -> np.ndarray:
     import torch
 
@@ -68,19 +72,12 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """{"iou": {way: mean}, "iou_large", "gain": {other way: {"mean", "low", "high"}}}; gains are of both over the
     other, with a paired bootstrap interval of 95 % over photos."""
     large = [r for r in rows if r["area"] >= LARGE]
+
+    def gain(way: str) -> dict[str, float]:
+        return metrics.mean_interval([r["both"] - r[way] for r in rows], [r["image"] for r in rows])
+
     return {
         "iou": {way: metrics.mean(r[way] for r in rows) for way in WAYS},
         "iou_large": {way: metrics.mean(r[way] for r in large) for way in WAYS},
-        "gain": {way: gain(rows, way) for way in WAYS[1:]} if rows else {},
+        "gain": {way: gain(way) for way in WAYS[1:]} if rows else {},
     }
-
-
-def gain(rows: Sequence[Row], way: str) -> dict[str, float]:
-    """Mean of both minus the other way, and its bootstrap interval, photos drawn with replacement."""
-    images, index = np.unique([r["image"] for r in rows], return_inverse=True)
-    total = np.bincount(index, [r["both"] - r[way] for r in rows], len(images))
-    count = np.bincount(index, minlength=len(images))
-    draws = np.random.default_rng(0).integers(len(images), size=(RESAMPLES, len(images)))
-    means = total[draws].sum(1) / count[draws].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(total.sum() / count.sum()), "low": float(low), "high": float(high)}

@@ -40,7 +40,7 @@ def evaluate(model: Model, dataset: Dataset, *, threshold: float | None = None) 
                 "name": name,
                 "instances": len(truths),
                 "score": [round(float(f.score), 5) for f in found],
-                "outcome": metrics.match_detections([f.mask for f in found], truths, crowds, IOU)[0],
+                "outcome": metrics.match_detections([f.mask for f in found], truths, crowds, (IOU,))[0],
             }
 
 

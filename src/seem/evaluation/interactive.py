@@ -1,8 +1,8 @@
 """Clicks to a good mask: NoC, IoU after k clicks, time per click and the calibration of the score.
 
 A user (the robot) starts with one prompt and corrects with clicks; each round passes all prompts so far and the result
-of the round before. Rounds end at `STOP` IoU, where nothing is left to click, or after 20; a curve that ended early
-keeps its last value.
+of the round before. Rounds end where the mask is good enough for the robot (`STOP`), where nothing is left to click, or
+after 20; a curve that ended early keeps its last value.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from seem import geometry
 from seem.evaluation import metrics
+from seem.evaluation import robot as standard
 from seem.evaluation.datasets import Dataset, Target
 from seem.evaluation.robot import MAX_CLICKS, Robot, depth
 from seem.prompts import Box, Click, Mask, Polygon, Prompt, Scribble
@@ -24,10 +25,11 @@ from seem.prompts import Box, Click, Mask, Polygon, Prompt, Scribble
 if TYPE_CHECKING:
     from seem.predict.model import Model
     from seem.predict.scene import Scene
+    from seem.predict.segmentation import Segmentation
 
 PROMPTS = ("click", "box", "scribble", "polygon", "circle", "mask")
 THRESHOLDS = (80, 85, 90, 95)
-STOP = 0.95
+STOP = {standard.NAME: 0.95, "seem": 0.925}  # IoU from which each robot is content
 SCORED_ROUNDS = (1, 3, 5)
 
 Row = dict[str, Any]
@@ -38,49 +40,94 @@ def evaluate(
     dataset: Dataset,
     *,
     prompt: str = "click",
+    robot: str = standard.NAME,
     jitter: float = 0.0,
     min_area: float = 0.0,
     seed: int = 0,
 ) -> Iterator[Row]:
-    """Rows of {"image", "key", "area", "iou", "score", "seconds", "encode_seconds"}, one per object, curves as lists.
+    """Rows of {"image", "key", "area", "encode_seconds", "robot", "iou", "score", "seconds"}, one per object, the last
+    three curves over the rounds; with jitter also "jittered", the same three for an unsteady hand.
 
     Args:
         prompt: what the first round gives, one of `PROMPTS`; the others are clicks.
-        jitter: of clicks and first prompts, in units of sqrt(area); see `Robot`.
+        robot: who clicks, a key of `STOP`.
+        jitter: of the unsteady hand, in units of sqrt(area); see `Robot`. 0 leaves it out.
         min_area: leave out objects that cover less than this share of the image.
         seed: of the jitter; each object has its own generator, so that any subset gives the same rows.
     """
+    if robot not in STOP:
+        raise ValueError(f"robot: expected {' or '.join(STOP)}, got {robot!r}")
+    if jitter and robot != standard.NAME:
+        raise ValueError(f"jitter: expected the {standard.NAME} robot, the hand of {robot!r} is steady")
+    for scene, target, row in objects(model, dataset, min_area):
+        user = make_robot(robot, target)
+        row |= {"robot": robot} | segment_with_robot(
+            scene, target, user, first_prompt(prompt, target.mask, user), STOP[robot]
+        )
+        if jitter:
+            user = jittery(target, jitter, seed)
+            row["jittered"] = segment_with_robot(
+                scene, target, user, first_prompt(prompt, target.mask, user), STOP[robot]
+            )
+        yield row
+
+
+def objects(model: Model, dataset: Dataset, min_area: float = 0.0) -> Iterator[tuple[Scene, Target, Row]]:
+    """Every object that is no crowd, on its encoded photo, with the row {"image", "key", "area", "encode_seconds"}."""
     for photo in dataset.photos:
         began = time.perf_counter()
         scene = model.encode(photo.path)
-        encode_seconds = round(time.perf_counter() - began, 5)
+        seconds = round(time.perf_counter() - began, 5)
         for target in photo.targets(scene.size):
             area = float(target.mask.mean())
-            if target.crowd or area == 0 or area < min_area:
-                continue
-            rng = np.random.default_rng((seed, zlib.crc32(target.key.encode())))
-            robot = Robot(target.mask, target.ignore, jitter, rng)
-            first = first_prompt(prompt, target.mask, robot)
-            row = {"image": photo.key, "key": target.key, "area": round(area, 6), "encode_seconds": encode_seconds}
-            yield {**row, **segment_with_robot(scene, target, robot, first)}
+            if not target.crowd and area > 0 and area >= min_area:
+                row = {"image": photo.key, "key": target.key, "area": round(area, 6), "encode_seconds": seconds}
+                yield scene, target, row
 
 
-def segment_with_robot(scene: Scene, target: Target, robot: Robot, first: Prompt) -> Row:
-    """The whole loop for one object."""
-    prompts, result = [first], None
+def make_robot(name: str, target: Target) -> Robot:
+    """The robot of a name for one object."""
+    if name == standard.NAME:
+        return Robot(target.mask, target.ignore)
+    from seem.evaluation.official_robot import OfficialRobot
+
+    return OfficialRobot(target.mask, target.ignore)
+
+
+def jittery(target: Target, jitter: float, seed: int) -> Robot:
+    """The standard robot with an unsteady hand."""
+    rng = np.random.default_rng((seed, zlib.crc32(target.key.encode())))
+    return Robot(target.mask, target.ignore, jitter, rng)
+
+
+def segment_with_robot(
+    scene: Scene, target: Target, robot: Robot, first: Prompt, stop: float = STOP[standard.NAME], memory: bool = True
+) -> Row:
+    """The whole loop for one object: {"iou", "score", "seconds"}, a value per round."""
     row: Row = {"iou": [], "score": [], "seconds": []}
+    for _, result, iou, seconds in rounds(scene, target, robot, first, stop, memory):
+        row["iou"].append(round(iou, 5))
+        row["score"].append(round(float(result.score), 5))
+        row["seconds"].append(round(seconds, 5))
+    return row
+
+
+def rounds(
+    scene: Scene, target: Target, robot: Robot, first: Prompt, stop: float, memory: bool = True
+) -> Iterator[tuple[list[Prompt], Segmentation, float, float]]:
+    """(prompts so far, the result, its IoU, seconds it took) of each round; `memory` passes the result before."""
+    prompts, result = [first], None
     for _ in range(MAX_CLICKS):
         began = time.perf_counter()
-        result = scene.segment(*prompts, previous=result)
+        result = scene.segment(*prompts, previous=result if memory else None)
         mask = result.mask  # made when asked for: part of the round's time
-        row["seconds"].append(round(time.perf_counter() - began, 5))
-        row["iou"].append(round(metrics.masked_iou(mask, target.mask, target.ignore), 5))
-        row["score"].append(round(float(result.score), 5))
-        click = None if row["iou"][-1] >= STOP else robot.next_click(mask)
+        seconds = time.perf_counter() - began
+        iou = metrics.masked_iou(mask, target.mask, target.ignore)
+        yield list(prompts), result, iou, seconds
+        click = None if iou >= stop else robot.next_click(mask)
         if click is None:
             break
         prompts.append(click)
-    return row
 
 
 # ---- first prompts ------------------------------------------------------------------------------------------------
@@ -177,27 +224,36 @@ def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """{"noc": {"80", …}, "iou_at": {"1", …}, "never": {"80", …}, "seconds_per_click", "calibration", …} of the rows."""
+    """{"noc": {"80", …}, "iou_at": {"1", …}, "never": {"80", …}, "seconds_per_click", "calibration", …} of the rows,
+    and "jittered": the same of the unsteady hand, where there is one."""
     if not rows:
         return {}
-    curves = np.array([row["iou"] + [row["iou"][-1]] * (MAX_CLICKS - len(row["iou"])) for row in rows])
-    reached = {t: curves >= t / 100 for t in THRESHOLDS}
+    made = {
+        **curve_figures(rows, STOP[rows[0].get("robot", standard.NAME)]),
+        "seconds_encode": metrics.median({r["image"]: r["encode_seconds"] for r in rows}.values()),
+        "calibration": _calibration(rows),
+    }
+    jittered = [r["jittered"] for r in rows if "jittered" in r]
+    return made | ({"jittered": curve_figures(jittered, STOP[standard.NAME])} if jittered else {})
+
+
+def curve_figures(rows: Sequence[Row], stop: float) -> dict[str, Any]:
+    """{"noc", "never" (shares), "iou_at", "seconds_per_click"} of curves that ended at an IoU of `stop`."""
+    whole = np.array([row["iou"] + [row["iou"][-1]] * (MAX_CLICKS - len(row["iou"])) for row in rows])
+    reached = {t: whole >= t / 100 for t in THRESHOLDS if t / 100 <= stop}
     noc = {t: np.where(r.any(1), r.argmax(1) + 1, MAX_CLICKS) for t, r in reached.items()}
-    seconds = np.concatenate([row["seconds"] for row in rows])
-    scored = {k: [(r["score"][k - 1], r["iou"][k - 1]) for r in rows if len(r["iou"]) >= k] for k in SCORED_ROUNDS}
-    pairs = [pair for each in scored.values() for pair in each]
     return {
         "noc": {str(t): float(n.mean()) for t, n in noc.items()},
-        "iou_at": {str(k + 1): float(v) for k, v in enumerate(curves.mean(0))},
+        "iou_at": {str(k + 1): float(v) for k, v in enumerate(whole.mean(0))},
         "never": {str(t): float(1 - r.any(1).mean()) for t, r in reached.items()},
-        "seconds_per_click": float(np.median(seconds)),
-        "seconds_encode": metrics.median({r["image"]: r["encode_seconds"] for r in rows}.values()),
-        "calibration": {
-            **metrics.calibration(*_unzip(pairs)),
-            "at": {str(k): metrics.mean(abs(s - i) for s, i in each) for k, each in scored.items()},
-        },
+        "seconds_per_click": float(np.median(np.concatenate([row["seconds"] for row in rows]))),
     }
 
 
-def _unzip(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [a for a, _ in pairs], [b for _, b in pairs]
+def _calibration(rows: Sequence[Row]) -> dict[str, Any]:
+    scored = {k: [(r["score"][k - 1], r["iou"][k - 1]) for r in rows if len(r["iou"]) >= k] for k in SCORED_ROUNDS}
+    pairs = [pair for each in scored.values() for pair in each]
+    return {
+        **metrics.calibration([score for score, _ in pairs], [iou for _, iou in pairs]),
+        "at": {str(k): metrics.mean(abs(score - iou) for score, iou in each) for k, each in scored.items()},
+    }

@@ -9,6 +9,7 @@ from typing import Any
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 30.0
+_BAR = 16  # characters
 
 
 def show(
@@ -27,7 +28,8 @@ def show(
         if now - last >= (_TERMINAL_SECONDS if terminal else _LOG_SECONDS):
             last = now
             left = (now - began) / len(images) * max(photos - len(images), 0)
-            line = f"{len(images)}/{photos} photos, {len(seen)} rows, {left:.0f} s left"
+            bar = f"[{'#' * round(_BAR * len(images) / max(photos, len(images))):<{_BAR}}] " if terminal else ""
+            line = f"{bar}{len(images)}/{photos} photos, {len(seen)} rows, {left:.0f} s left"
             line += f", {describe(seen)}" if describe else ""
             print(f"\r{line:<79}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
     if terminal:

@@ -51,7 +51,7 @@ def evaluate(
         for each, truth in ((there, example), (here, target)):
             if truth.mask.shape != (each.size[1], each.size[0]):
                 raise DatasetError(f"object {truth.key}: expected a mask of {each.size[0]}x{each.size[1]} as the image")
-        result = here.segment(Reference(there, _mark(example.mask, prompt)))
+        result = here.segment(Reference(there, mark(example.mask, prompt)))
         yield {
             "image": photo.key,
             "key": f"{example.key} -> {target.key}",
@@ -108,7 +108,8 @@ def _scene(model: Model, scenes: OrderedDict[str, Scene], photo: Photo) -> Scene
     return scenes[photo.key]
 
 
-def _mark(mask: np.ndarray, prompt: str) -> Mask | Box:
+def mark(mask: np.ndarray, prompt: str) -> Mask | Box:
+    """What shows the object in the first photo, of a kind of `PROMPTS`."""
     if prompt == "mask":
         return Mask(mask)
     box = geometry.box_of(mask)

@@ -20,13 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from seem.evaluation import (
+    ablation,
     composition,
     find,
     interactive,
     label,
     panoptic,
     reference,
+    referring,
+    speed,
     text,
+    video,
 )
 from seem.evaluation.datasets import DatasetError
 
@@ -40,6 +44,10 @@ FIGURES: dict[str, Callable[[Sequence[Row]], dict[str, Any]]] = {
     "reference": reference.figures,
     "composition": composition.figures,
     "panoptic": panoptic.figures,
+    "referring": referring.figures,
+    "video": video.figures,
+    "ablation": ablation.figures,
+    "speed": speed.figures,
 }
 
 
@@ -64,9 +72,13 @@ class Results:
     command: str = ""
     commit: str | None = None
 
+    def figures(self) -> dict[str, Any]:
+        """The task's own numbers, from the rows."""
+        return FIGURES[self.task](self.rows)
+
     def summary(self) -> dict[str, Any]:
         """What `--json` prints: DESIGN's fields, then the task's own figures, numbers rounded to 5 digits."""
-        figures = FIGURES[self.task](self.rows)
+        figures = self.figures()
         head = {"task": self.task, "model": self.model, "dataset": self.dataset, "n": figures.pop("n", len(self.rows))}
         tail = {"command": self.command, "commit": self.commit}
         result: dict[str, Any] = _plain({**head, **self.settings, **figures, **tail})

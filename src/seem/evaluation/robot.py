@@ -40,6 +40,7 @@ class Robot:
         jitter: standard deviation of a Gaussian added to each click, in units of sqrt(area of the target); a click
             stays inside the region that it corrects.
         rng: for the jitter.
+        negatives: False: it only ever clicks what is missed.
     """
 
     def __init__(
@@ -48,19 +49,21 @@ class Robot:
         ignore: np.ndarray | None = None,
         jitter: float = 0.0,
         rng: np.random.Generator | None = None,
+        negatives: bool = True,
     ) -> None:
         self.target = target
         self.valid = np.ones(target.shape, bool) if ignore is None else ~ignore
         self.free = np.ones(target.shape, bool)
         self.sigma = jitter * float(np.sqrt(target.sum()))
         self.rng = rng or np.random.default_rng(0)
+        self.negatives = negatives
 
     def next_click(self, mask: np.ndarray | None = None) -> Click | None:
         """The next click for the present mask (none yet: an empty one); None if there is nothing left to click."""
         mask = np.zeros(self.target.shape, bool) if mask is None else mask
         missed, taken = self.target & ~mask & self.valid, mask & ~self.target & self.valid
         depth_missed, depth_taken = depth(missed) * self.free, depth(taken) * self.free
-        positive = bool(depth_missed.max() > depth_taken.max())
+        positive = not self.negatives or bool(depth_missed.max() > depth_taken.max())
         deepest = depth_missed if positive else depth_taken
         if deepest.max() == 0:
             return None
