@@ -171,13 +171,13 @@ CONVERTERS = ("checkpoints",)  # the only room where published pickles are trans
 
 
 def test_no_pickle_is_loaded_elsewhere() -> None:
-    """`torch.load` only in the converters, always and literally with weights_only=True; tests/test_packaging.py refuses pickle modules."""
+    """`torch.load` only in the converters, always and literally with weights_only=True."""
     places = []
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-                        assert not (module == "torch" and "load" in names), f"{path}:{node.lineno}: torch.load under another name"
+            assert not (module == "torch" and "load" in names), f"{path}:{node.lineno}: torch.load under another name"
             if not isinstance(node, ast.Call):
                 continue
             options = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
