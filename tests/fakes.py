@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from seem import geometry
 from seem.model.config import ImageConfig
 from seem.model.prompting import ObjectPrompt, VisualPrompt
-from seem.model.seem import Decoded, ObjectQueries, TextFeatures
+from seem.model.seem import Decoded, ObjectQueries, PanopticRule, TextFeatures
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (1, 0, 0),
@@ -105,6 +105,11 @@ class FakeNetwork(nn.Module):
         return None
 
     def propose(self, features: FakeFeatures, phrase: str) -> ObjectQueries:
+        return self.decode_objects(features)
+
+    panoptic_rule = PanopticRule(threshold=0.3, overlap=0.8)
+
+    def regions(self, features: FakeFeatures) -> ObjectQueries:
         return self.decode_objects(features)
 
     def decode_objects(self, features: FakeFeatures) -> ObjectQueries:

@@ -355,3 +355,13 @@ def test_config_round_trip() -> None:
         assert SEEMConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="SEEMConfig has no field nam"):
         SEEMConfig.from_json('{"nam": "x"}')
+
+
+def test_regions_are_the_queries_and_what_a_grid_of_clicks_finds(model: SEEM, image: ImageFeatures) -> None:
+    queries, found = model.decode_objects(image), model.regions(image)
+    q = model.config.prompt_decoder.object_queries
+    assert torch.equal(found.logits[:q], queries.logits)
+    assert torch.equal(found.scores[:q], queries.scores)
+    assert len(found.logits) == len(found.scores) == len(found.embeddings)
+    assert (found.scores[q:] > 0.5).all()
+    assert torch.equal(found.logits, model.regions(image).logits)

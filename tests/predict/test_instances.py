@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seem.model.seem import ObjectQueries
-from seem.predict.instances import contains, find_instances, match_probabilities, pairwise_iou
+from seem.predict.instances import contains, distinct, find_instances, match_probabilities, pairwise_iou
 from tests.fakes import FakeNetwork
 
 
@@ -68,3 +68,14 @@ def test_something_else_gets_what_no_name_fits(network: FakeNetwork) -> None:
     assert p.shape == (4, 3)
     assert p.sum(1).tolist() == pytest.approx([1] * 4)
     assert p.argmax(1).tolist() == [0, 1, 2, 0]
+
+
+def test_distinct() -> None:
+    """Four boxes: the second lies mostly over the first, the third apart, the fourth scores too little."""
+    logits = torch.full((4, 8, 8), -1.0)
+    logits[0, :4, :4] = logits[1, :4, 1:5] = logits[2, 5:, 5:] = logits[3, 6:, :2] = 1
+    scores = torch.tensor([0.6, 0.9, 0.5, 0.2])
+    assert distinct(logits, scores, 0.3, 0.4).tolist() == [1, 2]
+    assert distinct(logits, scores, 0.3, 0.7).tolist() == [1, 0, 2]
+    assert distinct(logits, scores, 0.3, 1.0).tolist() == [0, 1, 2]
+    assert distinct(logits, scores, 0.95, 0.4).tolist() == []

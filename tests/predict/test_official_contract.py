@@ -142,8 +142,8 @@ def test_panoptic(model: seem.Model, scene: seem.Scene) -> None:
     own = scene.panoptic(["cat", ("sky", "stuff")], background=True, threshold=0.0)
     assert {s.label for s in own.segments} <= {"cat", "sky", "others"}
     assert (own.map > 0).all()
-    assert model.network.panoptic_threshold == (0.4 if model.name.endswith("demo") else 0.8)
-    assert np.array_equal(scene.panoptic().map, scene.panoptic(threshold=model.network.panoptic_threshold).map)
+    assert model.network.panoptic_rule.threshold == (0.4 if model.name.endswith("demo") else 0.8)
+    assert np.array_equal(scene.panoptic().map, scene.panoptic(threshold=model.network.panoptic_rule.threshold).map)
 
 
 def test_panoptic_scores_are_the_official_ones(model: seem.Model, scene: seem.Scene) -> None:

@@ -40,7 +40,7 @@ from seem.model.official_visual_sampler import (
     stack_tokens,
 )
 from seem.model.prompting import EncodedReference, ObjectPrompt, ReferencePrompt, VisualPrompt
-from seem.model.seem import Decoded, ObjectQueries, TextFeatures
+from seem.model.seem import Decoded, ObjectQueries, PanopticRule, TextFeatures
 
 CANDIDATES = 3  # masks per object, best match first: v1's number of queries per prompt
 PROPOSALS = 10  # queries that listened to a phrase, which `propose` adds to the object queries
@@ -134,8 +134,9 @@ class OfficialSEEM(nn.Module):
         return self.text_encoder.logit_scale.device
 
     @property
-    def panoptic_threshold(self) -> float:
-        return self.config.semantics.object_threshold
+    def panoptic_rule(self) -> PanopticRule:
+        """SPEC section 13."""
+        return PanopticRule(self.config.semantics.object_threshold, overlap=0.8)
 
     def _draws(self) -> Draws:
         if self.official_quirks:
@@ -323,6 +324,10 @@ class OfficialSEEM(nn.Module):
         """
         found = self._objects(features)
         return replace(found, scores=self._objectness(found.embeddings)) if self.known_names else found
+
+    def regions(self, features: OfficialFeatures) -> ObjectQueries:
+        """What panoptic segmentation chooses from."""
+        return self.decode_objects(features)
 
     def _objectness(self, embeddings: Tensor, phrase: str | None = None) -> Tensor:
         """(Q, D) -> (Q,): how likely each query shows a known class, or what the phrase names."""

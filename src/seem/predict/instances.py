@@ -99,6 +99,27 @@ def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, lim
     return [int(order[i]) for i in chosen]
 
 
+def distinct(logits: Tensor, scores: Tensor, threshold: float, iou: float) -> Tensor:
+    """Indices of the regions that score above a threshold and do not overlap a better one by more than an IoU.
+
+    Args:
+        logits: (Q, h, w).
+        scores: (Q,)
+        threshold, iou: 0..1; at an IoU of 1 all are kept.
+    """
+    masks = (logits > 0).flatten(1)
+    kept = torch.nonzero((scores > threshold) & masks.any(1))[:, 0]
+    if iou >= 1:
+        return kept
+    order = kept[torch.sort(scores[kept], descending=True, stable=True).indices]
+    overlap = pairwise_iou(masks[order])
+    chosen: list[int] = []
+    for i in range(len(order)):
+        if not bool((overlap[i, chosen] > iou).any()):
+            chosen.append(i)
+    return order[chosen]
+
+
 def pairwise_inside(masks: Tensor) -> Tensor:
     """(N, P) bool, none empty -> (N, N): the share of each mask's area (row) that another covers (column)."""
     flat = masks.float()

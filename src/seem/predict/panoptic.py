@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     import supervision
 
-PANOPTIC_THRESHOLD = 0.3  # a query's class probability x predicted IoU must exceed it
 OVERLAP_THRESHOLD = 0.8  # of a query's own mask that must stay visible behind better ones
 
-STUFF_SCORE = 0.4  # of a region that only its pixels' names tell of; things that are surer lie over it
+STUFF_SCORE = 0.4  # of a region that only its pixels' names tell of
+BEHIND = 0.1  # such regions lie behind all others: of their score, what counts in the contest for a pixel
 STUFF_AREA = 0.005  # share of the image below which such a region is noise
 
 
@@ -162,7 +162,7 @@ def assemble(
         large = sizes.upsample(logits[i].cpu())
         covered = large > 0
         full.append(int(covered.sum()))
-        value = large.sigmoid_().mul_(scores[i])
+        value = large.sigmoid_().mul_(scores[i] * (BEHIND if i >= len(scores) - remainders else 1))
         better = value > best
         best = torch.where(better, value, best)
         owner[better] = rank

@@ -20,14 +20,13 @@ from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.predict.encoding import object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
+    distinct,
     find_instances,
     label_probabilities,
     match_probabilities,
     phrase_scores,
 )
 from seem.predict.panoptic import (
-    OVERLAP_THRESHOLD,
-    PANOPTIC_THRESHOLD,
     STUFF_SCORE,
     Panoptic,
     assemble,
@@ -231,10 +230,10 @@ class Scene:
     # ---- unprompted -----------------------------------------------------------------------------------------------
 
     @cached_property
-    def _queries(self) -> ObjectQueries:
+    def _regions(self) -> ObjectQueries:
         """Every region that the model sees by itself: decided by the image alone, so computed once."""
         with torch.no_grad():
-            return self._network.decode_objects(self._features)
+            return self._network.regions(self._features)
 
     def find(self, text: str, threshold: float = DEFAULT_THRESHOLD, limit: int | None = None) -> list[Segmentation]:
         """Every instance that a text names, best first; an empty list if it is not there.
@@ -274,7 +273,7 @@ class Scene:
         vocabulary: VocabularyLike | None = None,
         background: bool = False,
         threshold: float | None = None,
-        overlap: float = OVERLAP_THRESHOLD,
+        overlap: float | None = None,
     ) -> Panoptic:
         """Divide the image into named things and stuff.
 
@@ -283,20 +282,20 @@ class Scene:
                 an own vocabulary's names stays 0 in the map.
             background: give every such pixel to one stuff segment named "others" instead.
             threshold: 0..1, of class probability x predicted IoU; lower finds more. The model's own by default.
-            overlap: 0..1, how much of a region must remain visible behind better ones.
+            overlap: 0..1, how much of a region must remain visible behind better ones. The model's own by default.
 
         Raises:
             ValueError, TypeError: a bad vocabulary or threshold.
         """
-        if threshold is None:
-            threshold = getattr(self._network, "panoptic_threshold", PANOPTIC_THRESHOLD)
-        threshold, overlap = _unit("threshold", threshold), _unit("overlap", overlap)
+        rule = self._network.panoptic_rule
+        threshold = _unit("threshold", rule.threshold if threshold is None else threshold)
+        overlap = _unit("overlap", rule.overlap if overlap is None else overlap)
         named = self._vocabulary(vocabulary)
         if background and any(category.name == OTHERS for category in named):
             raise ValueError(f'vocabulary: expected no name "{OTHERS}" with background=True, got one')
         names = [category.name for category in named]
         categories: list[Category | None] = list(named)
-        queries = self._queries
+        queries = self._regions
         with torch.no_grad():
             if vocabulary is None:
                 probabilities = label_probabilities(self._network, queries.embeddings, names)
@@ -304,7 +303,7 @@ class Scene:
                 probabilities = match_probabilities(self._network, queries.embeddings, names)
                 categories.append(None)
             best = (probabilities * queries.scores[:, None]).max(-1)
-            kept = best.values > threshold
+            kept = distinct(queries.logits, best.values, threshold, rule.distinct)
             logits, classes, scores = queries.logits[kept], best.indices[kept].tolist(), best.values[kept].tolist()
             text = self._network.encode_text(names).sentence
             regions = self._network.semantic_regions(self._features, text)
