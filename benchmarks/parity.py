@@ -58,6 +58,9 @@ LEFT_OUT = 1e-3  # greatest share of mask bits that may be too close to call
 PHRASES = ["the left person", "a red car on the street.", "dog"]
 # positive masks of objects 0, 1, 2 by the letter of an interactive file; A also has a negative on object 0
 SCENARIOS = {"A": ["point", "scribble", "boxmask"], "B": ["polygon", "point", "scribble"]}
+USUAL_INPUTS = {
+    "random_3x256x320.npy", "photo_512.npy", "refimg_3x192x224.npy", "masks_256x320.npz", "refmask_192x224.npz"
+}  # fmt: skip
 TRUTHS = ["gt_disc", "gt_box", "gt_blob"]
 
 
@@ -79,13 +82,16 @@ class Report:
         """Compare numbers; ours may be of full resolution where the record is a subsample or one batch row."""
         self.seen.add(key)
         reference = torch.from_numpy(np.asarray(recorded, np.float32))
-        fitted = fit(ours.detach().float().cpu(), tuple(reference.shape))
+        fitted = fit(ours.detach().float().cpu(), tuple(reference.shape), named_stride(key))
         if fitted is None:
             shapes = f"ours {tuple(ours.shape)}, recorded {tuple(reference.shape)}"
             self.outputs[key] = {"ok": False, "reason": f"shapes differ: {shapes}"}
             return
-        worst = float((fitted - reference).abs().max()) if reference.numel() else 0.0
-        scale = float(reference.abs().max()) if reference.numel() else 0.0
+        # what may not be chosen has the score -inf
+        difference = (fitted - reference).abs().masked_fill(fitted == reference, 0.0)
+        finite = reference[reference.isfinite()].abs()
+        worst = float(difference.max()) if reference.numel() else 0.0
+        scale = float(finite.max()) if finite.numel() else 0.0
         limit = max(3 * noise, relative * scale)
         self.outputs[key] = {
             "absolute": float(f"{worst:.3g}"),
@@ -96,9 +102,9 @@ class Report:
 
     def choice(self, key: str, ours: int, recorded: int, scores: Tensor) -> None:
         """Compare a chosen index; ``scores`` are ours, over all candidates."""
-        best = scores.float().topk(min(2, scores.numel())).values
-        margin = float(best[0] - best[-1]) if len(best) > 1 else float("inf")
-        close = margin <= MARGIN * float(scores.abs().max())
+        possible = scores.float()[scores.isfinite()]
+        best = possible.topk(min(2, possible.numel())).values
+        close = len(best) > 1 and float(best[0] - best[1]) <= MARGIN * float(possible.abs().max())
         self.selected[key] = {"ours": ours, "recorded": recorded, "ok": ours == recorded or close}
         if close:
             self.selected[key]["too_close_to_call"] = True
@@ -118,11 +124,11 @@ class Report:
             assert magnitude is not None
             clear = magnitude > MARGIN * float(magnitude.max())
         wrong = int(((fitted != reference) & clear).sum())
-        left_out = 1 - float(clear.float().mean())
+        unclear = int((~clear).sum())
         self.masks[key] = {
             "differ": wrong,
-            "left_out": float(f"{left_out:.3g}"),
-            "ok": not wrong and left_out < LEFT_OUT,
+            "left_out": float(f"{unclear / max(clear.numel(), 1):.3g}"),
+            "ok": not wrong and unclear <= max(1, LEFT_OUT * clear.numel()),  # of a tiny mask, one bit
         }
 
     def equal(self, key: str, same: bool, **facts: Any) -> None:
@@ -135,8 +141,19 @@ class Report:
         return bool(checks) and all(c["ok"] for c in checks)
 
 
-def fit(ours: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Bring ours to a record's shape: the first batch rows, every r-th cell of the last two axes; None if it cannot."""
+def named_stride(key: str) -> int | None:
+    """The N of a key that ends in "subN"."""
+    m = re.search(r"_sub(\d+)(?:_|$)", key)
+    return int(m[1]) if m else None
+
+
+def fit(ours: Tensor, shape: tuple[int, ...], stride: int | None = None) -> Tensor | None:
+    """Bring ours to a record's shape: the first batch rows, every r-th cell of the last two axes; None if it cannot.
+
+    Args:
+        stride: the r that the record's key names. If it does not give the shape: the least power of two that does,
+            else the least number.
+    """
     if ours.numel() == int(np.prod(shape)) and [n for n in ours.shape if n > 1] == [n for n in shape if n > 1]:
         return ours.reshape(shape)
     while ours.dim() < len(shape):
@@ -147,9 +164,13 @@ def fit(ours: Tensor, shape: tuple[int, ...]) -> Tensor | None:
         if ours.shape[axis] < n:
             return None
         ours = ours.narrow(axis, 0, n)
-    if len(shape) >= 2 and tuple(ours.shape[-2:]) != shape[-2:] and shape[-2]:
-        stride = -(-ours.shape[-2] // shape[-2])
-        ours = ours[..., ::stride, ::stride]
+    if len(shape) >= 2 and tuple(ours.shape[-2:]) != shape[-2:]:
+        sides = list(zip(ours.shape[-2:], shape[-2:], strict=True))
+        numbers = sorted(range(1, max(ours.shape[-2:]) + 1), key=lambda r: (r != stride, r & (r - 1) > 0, r))
+        fitting = [r for r in numbers if all(-(-n // r) == wanted for n, wanted in sides)]
+        if not fitting:
+            return None
+        ours = ours[..., :: fitting[0], :: fitting[0]]
     return ours if tuple(ours.shape) == shape else None
 
 
@@ -245,16 +266,24 @@ class Folder:
         """Recorded difference between float32 and float64 of one output, 0 if it was not measured."""
         return float(self.noise.get(key, {}).get("max_abs_diff", 0.0))
 
+    def input_file(self, name: str) -> Path | None:
+        """The recorded input of that name: "random", or "random_320x416" where there are several sizes."""
+        stem, _, size = name.partition("_")
+        found = {p.name: p for p in sorted(self.inputs.glob(f"{stem}_*{size}.np[yz]"))}
+        usual = next((p for n, p in found.items() if n in USUAL_INPUTS), None)
+        if len(found) > 1 and usual is None:
+            raise Skip(f"which of {', '.join(found)} was recorded cannot be known")
+        return usual or next(iter(found.values()), None)
+
     def image(self, name: str) -> Tensor:
-        """(3, H, W) uint8: "random", "photo" or "ref", or one of them with "-flipped"."""
+        """(3, H, W) uint8: "random", "photo" or "ref", with a size where there are several, or with "-flipped"."""
         if name.endswith("-flipped"):
             return self.image(name.removesuffix("-flipped")).flip(-1)
-        files = {"random": "random_3x256x320.npy", "photo": "photo_512.npy", "ref": "refimg_3x192x224.npy"}
-        path = self.inputs / files[name]
-        if path.exists():
+        path = self.input_file(re.sub("^ref", "refimg", name))
+        if path is not None:
             return torch.from_numpy(np.load(path))
-        if name == "photo":
-            raise Skip(f"{path} is missing")
+        if name not in ("random", "ref"):
+            raise Skip(f"{self.inputs} has no {name}")
         seed, shape = (0, (3, 256, 320)) if name == "random" else (1, (3, 192, 224))
         return torch.from_numpy(np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8))
 
@@ -298,9 +327,9 @@ class Folder:
         return table
 
     def stroke_masks(self) -> dict[str, Tensor]:
-        path = self.inputs / "masks_256x320.npz"
-        if not path.exists():
-            raise Skip(f"{path} is missing")
+        path = self.input_file("masks")
+        if path is None:
+            raise Skip(f"{self.inputs} has no masks")
         return {k: torch.from_numpy(v) for k, v in np.load(path).items()}
 
 
@@ -598,9 +627,9 @@ def check_next(
 def reference_tokens(folder: Folder, npz: Npz, report: Report, image: str = "ref") -> VisualTokens:
     """Stage one: what the region of the other image looks like."""
     multi = folder.config.semantics.queries_per_prompt is not None
-    path = folder.inputs / "refmask_192x224.npz"
-    if not path.exists():
-        raise Skip(f"{path} is missing")
+    path = folder.input_file("refmask")
+    if path is None:
+        raise Skip(f"{folder.inputs} has no refmask")
     prepared = folder.prepared(image)
     h, w = (4 * n for n in prepared.mask_features.shape[-2:])
     mask = pad_mask(torch.from_numpy(np.load(path)["refmask"])[None], h, w)
@@ -644,8 +673,9 @@ def check_reference(folder: Folder, npz: Npz, report: Report, name: str) -> None
 def check_match(run: Run, npz: Npz, report: Report) -> None:
     report.seen.add("matched_id")
     if "matched_id" in npz and run.match is not None and run.chosen is not None:
+        scores = run.match.transpose(1, 2).flatten(0, 1)  # (B * N, Q)
         for n, recorded in enumerate(npz["matched_id"].flatten().tolist()):
-            report.choice(f"matched_id[{n}]", int(run.chosen.flatten()[n]), recorded, run.match[0, :, n])
+            report.choice(f"matched_id[{n}]", int(run.chosen.flatten()[n]), recorded, scores[n])
 
 
 def check_demo(folder: Folder, npz: Npz, report: Report, name: str) -> None:
@@ -853,7 +883,7 @@ def check_next_click(folder: Folder, npz: Npz, report: Report, name: str) -> Non
 
 def compare(run: Run, npz: Npz, report: Report, name: str) -> None:
     """Every recorded output and attention mask that has a counterpart."""
-    stem = re.sub(r"_(random|photo)$", "", name)
+    stem = re.sub(r"_(random|photo|ref)(_\d+x\d+)?$", "", name)
     for key, recorded in npz.items():
         if key in report.seen or re.match(r"(ref_)?(points|rng)_|memory_indices", key) or "attn_" in key:
             continue
@@ -882,11 +912,11 @@ def pad_mask(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 CHECKS: list[tuple[str, Callable[[Folder, Npz, Report, str], None]]] = [
-    (r"backbone_(random|photo|ref)", check_backbone),
-    (r"pixel_decoder_(random|photo|ref)", check_pixel_decoder),
+    (r"backbone_(random|photo|ref)(_\d+x\d+)?", check_backbone),
+    (r"pixel_decoder_(random|photo|ref)(_\d+x\d+)?", check_pixel_decoder),
     (r"text", check_text),
-    (r"generic_(random|photo|ref)", check_generic),
-    (r"grounding_(random|photo|ref)", check_grounding),
+    (r"generic_(random|photo|ref)(_\d+x\d+)?", check_generic),
+    (r"grounding_(random|photo|ref)(_\d+x\d+)?", check_grounding),
     (r"interactive_[A-Z]_round\d+", check_interactive),
     (r"refimg|demo_visual_ref", check_reference),
     (r"demo_(stroke|text|audio|visual).*", check_demo),

@@ -17,6 +17,7 @@ from seem.model.official_config import OFFICIAL_VARIANTS, official_config, reduc
 from seem.model.official_seem import OfficialSEEM
 
 FAMILY = ("seem-focal-t-v0", "seem-focal-t-v1", "seem-focal-t-demo")
+ARCHITECTURES = ("seem-davit-d3-v1", "seem-sam-vit-b-v1")  # beside FocalNet
 
 
 @contextmanager
@@ -25,7 +26,8 @@ def reduced_variants(*names: str) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             config = reduced(official_config(name))
-            small = replace(config, image=replace(config.image, target=128))
+            longest = config.image.pad_to  # of SAM's square canvas
+            small = replace(config, image=replace(config.image, target=longest or 128, max=longest or config.image.max))
             patch.setitem(OFFICIAL_VARIANTS, name, small)
         patch.setattr("seem.model.templates.TEMPLATES", ("{}.", "a photo of a {}."))
         yield patch

@@ -39,7 +39,7 @@ from seem.model.attention_rules import (
 )
 from seem.model.layers import MLP
 from seem.model.official_config import OfficialDecoderConfig, Semantics
-from seem.model.official_layers import KeysValues, PackedAttention, sine_position
+from seem.model.official_layers import KeysValues, Linear, PackedAttention, linear, sine_position
 from seem.model.official_visual_sampler import Draws, Strokes, VisualSampler, VisualTokens
 
 LEVELS = 3
@@ -128,17 +128,22 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, position: Tensor, rows: Tensor, blocked: Tensor) -> Tensor:
-        """x (B, L, C) -> the given rows, (B, len(rows), C); blocked (B, len(rows), L)."""
+        """x (B, L, C) -> the given rows, (B, len(rows), C); blocked (B, len(rows), L).
+
+        A row that may attend nowhere reads zeros, so that only the bias of the output projection is left of it.
+        """
         located = x + position
         keys = self.self_attn.project_keys(located, x)
-        return self.norm(x[:, rows] + self.self_attn.attend(located[:, rows], keys, blocked))
+        nowhere = blocked.all(-1, keepdim=True)
+        read = self.self_attn.attend(located[:, rows], keys, blocked & ~nowhere)
+        return self.norm(x[:, rows] + torch.where(nowhere, self.self_attn.out_proj.bias, read))
 
 
 class FFNLayer(nn.Module):
     def __init__(self, config: OfficialDecoderConfig) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(config.dim, config.hidden)
-        self.linear2 = nn.Linear(config.hidden, config.dim)
+        self.linear1 = Linear(config.dim, config.hidden)
+        self.linear2 = Linear(config.hidden, config.dim)
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,6 +169,7 @@ class OfficialDecoder(nn.Module):
         self.ffn_layers = nn.ModuleList(FFNLayer(config) for _ in range(config.layers))
         self.decoder_norm = nn.LayerNorm(dim)
         self.mask_embed = MLP(dim, dim, dim)
+        self.mask_embed.layers = nn.ModuleList(Linear(dim, dim) for _ in self.mask_embed.layers)
         self.class_embed = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
 
     def prepare(
@@ -187,13 +193,16 @@ class OfficialDecoder(nn.Module):
                 rows = torch.arange(h, device=x.device) * stride >= size[0]
                 columns = torch.arange(w, device=x.device) * stride >= size[1]
                 outside.append((rows[:, None] | columns).flatten())
+        # pixel by pixel, and each head's keys in one piece, since that is how every click reads them
+        mask_features, *reduced = (f.contiguous(memory_format=torch.channels_last) for f in (mask_features, *reduced))
         keys = []
         for i, layer in enumerate(self.cross_attention_layers):
             assert isinstance(layer, CrossAttentionLayer)
             level = i % LEVELS
             value = embedded[level].flatten(2).transpose(1, 2)  # (B, h * w, C)
             key = value + positions[level].flatten(1).T
-            keys.append(layer.multihead_attn.project_keys(key, value))
+            k, v = layer.multihead_attn.project_keys(key, value)
+            keys.append((k.contiguous(), v.contiguous()))
         return PreparedImage(
             mask_features, tuple(embedded), tuple(keys), tuple(reduced), tuple(outside) if size is not None else None
         )
@@ -353,6 +362,8 @@ class OfficialDecoder(nn.Module):
 
 def mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
     """(B, Q, C) and (B or 1, C, h, w) -> logits (B, Q, h, w)."""
+    if len(features) == 1:  # all queries of all objects at once
+        return linear(embeddings, features[0].flatten(1).T).unflatten(-1, features.shape[-2:])
     return (embeddings @ features.flatten(2)).unflatten(-1, features.shape[-2:])
 
 

@@ -9,6 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 KeysValues = tuple[Tensor, Tensor]
+FEW_ROWS = 8  # up to here `linear` puts the weight on the left
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear``, and faster for the few rows that a click is.
+
+    A product with few rows on the left reads the weight at a fraction of the memory's speed on a CPU (3 rows of 512:
+    three to six times slower than with the weight on the left).
+    """
+    rows = x.numel() // x.shape[-1]
+    if not 0 < rows <= FEW_ROWS or x.device.type != "cpu" or weight.stride(-1) != 1:
+        return F.linear(x, weight, bias)
+    columns = x.reshape(rows, -1).T
+    y = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
+    return y.T.contiguous().view(*x.shape[:-1], len(weight))
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` by way of ``linear``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 class PackedAttention(nn.Module):
@@ -23,13 +45,13 @@ class PackedAttention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def _project(self, x: Tensor, part: int) -> Tensor:
         dim = self.out_proj.in_features
         rows = slice(part * dim, (part + 1) * dim)
-        y = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        y = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return y.unflatten(-1, (self.heads, dim // self.heads)).transpose(1, 2)  # (B, heads, n, dim / heads)
 
     def project_keys(self, key: Tensor, value: Tensor) -> KeysValues:
@@ -37,18 +59,10 @@ class PackedAttention(nn.Module):
         return self._project(key, 1), self._project(value, 2)
 
     def attend(self, query: Tensor, keys: KeysValues, blocked: Tensor | None = None) -> Tensor:
-        """query (B, Q, C), blocked (B, Q, K) bool, True = may not attend -> (B, Q, C).
-
-        A query that may attend nowhere reads zeros, so that only the bias of the output projection is left of it.
-        """
+        """query (B, Q, C), blocked (B, Q, K) bool, True = may not attend -> (B, Q, C). Every query must have a key."""
         q = self._project(query, 0)
         k, v = (t.expand(q.shape[0], -1, -1, -1) for t in keys)
-        if blocked is None:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            nowhere = blocked.all(-1, keepdim=True)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=(~blocked | nowhere)[:, None])
-            y = y.masked_fill(nowhere[:, None], 0.0)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if blocked is None else ~blocked[:, None])
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None) -> Tensor:

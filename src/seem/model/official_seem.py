@@ -71,9 +71,15 @@ class OfficialFeatures:
         return -(-self.size[0] // 4), -(-self.size[1] // 4)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """What is saved or sent, in half precision."""
-        named = {"mask_features": self.mask_features} | {f"map{i}": m for i, m in enumerate(self.maps)}
-        return {name: t.detach().to(torch.float16).cpu().contiguous() for name, t in named.items()}
+        """What is saved or sent: every map in int8, and a scale for each of its channels."""
+        tensors = {}
+        maps = {f"map{i}": values for i, values in enumerate(self.maps)}
+        for name, values in {"mask_features": self.mask_features, **maps}.items():
+            scale = values.detach().float().abs().amax((0, 2, 3)) / 127
+            steps = values / scale.clamp(min=1e-30)[:, None, None]
+            tensors[name] = steps.round().to(torch.int8).cpu().contiguous()
+            tensors[f"{name}.scale"] = scale.cpu()
+        return tensors
 
     @staticmethod
     def from_tensors(network: OfficialSEEM, tensors: dict[str, Tensor], size: tuple[int, int]) -> OfficialFeatures:
@@ -81,17 +87,24 @@ class OfficialFeatures:
         h, w = padded_size(size, network.config.image)
         dim = network.config.prompt_decoder.dim
         strides = {"mask_features": 4, "map0": 32, "map1": 16, "map2": 8}
-        if set(tensors) != set(strides):
-            raise ValueError(f"scene tensors are {sorted(tensors)}; expected {sorted(strides)}")
-        for name, stride in strides.items():
-            want = (1, dim, h // stride, w // stride)
-            if tuple(tensors[name].shape) != want:
-                raise ValueError(f"scene tensor {name} has shape {tuple(tensors[name].shape)}; expected {want}")
-            if not tensors[name].is_floating_point() or not bool(torch.isfinite(tensors[name]).all()):
-                raise ValueError(f"scene tensor {name} is not finite floating point")
-        on_device = {name: t.to(network.device, torch.float32) for name, t in tensors.items()}
-        maps = [on_device[f"map{i}"] for i in range(3)]  # a file holds them in any order
-        return network.project(on_device["mask_features"], maps, size)
+        wanted: dict[str, tuple[int, ...]] = {
+            name: (1, dim, h // stride, w // stride) for name, stride in strides.items()
+        }
+        wanted |= {f"{name}.scale": (dim,) for name in strides}
+        if set(tensors) != set(wanted):
+            raise ValueError(f"scene tensors are {sorted(tensors)}; expected {sorted(wanted)}")
+        for name, shape in wanted.items():
+            tensor, dtype = tensors[name], torch.float32 if name.endswith("scale") else torch.int8
+            if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+                got = f"shape {tuple(tensor.shape)} and {tensor.dtype}"
+                raise ValueError(f"scene tensor {name} has {got}; expected {shape} and {dtype}")
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"scene tensor {name} is not finite")
+        mask_features, *maps = (
+            tensors[name].to(network.device) * tensors[f"{name}.scale"].to(network.device)[:, None, None]
+            for name in strides
+        )
+        return network.project(mask_features, maps, size)
 
 
 class OfficialSEEM(nn.Module):
@@ -153,7 +166,7 @@ class OfficialSEEM(nn.Module):
     def project(self, mask_features: Tensor, maps: Sequence[Tensor], size: tuple[int, int]) -> OfficialFeatures:
         """What every prompt reads, computed once."""
         prepared = self.decoder.prepare(mask_features, maps, None if self.official_quirks else size)
-        return OfficialFeatures(mask_features, tuple(maps), prepared, size)
+        return OfficialFeatures(prepared.mask_features, tuple(maps), prepared, size)
 
     # ---- text -----------------------------------------------------------------------------------------------------
 

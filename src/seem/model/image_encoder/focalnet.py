@@ -154,7 +154,7 @@ class FocalNet(nn.Module):
         outputs = []
         for i, stage in enumerate(self.layers):
             y, x = stage(x)
-            outputs.append(self.get_submodule(f"norm{i}")(y).permute(0, 3, 1, 2).contiguous())
+            outputs.append(self.get_submodule(f"norm{i}")(y).permute(0, 3, 1, 2))
         return outputs
 
 
