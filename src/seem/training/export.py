@@ -1,6 +1,6 @@
 """A run's averaged weights as the files that `seem.load` opens.
 
-    python -m seem.training.export RUN --config CONFIG.toml --out src/seem/weights
+python -m seem.training.export RUN --config CONFIG.toml --out src/seem/weights
 """
 
 from __future__ import annotations

@@ -36,7 +36,16 @@ from seem.training.augment import AugmentConfig, augment
 from seem.training.engine import Engine, EngineConfig, Group, Piece, Total
 from seem.training.features import feature_path, raw_features, read_features, read_size
 from seem.training.objective import Objective, ObjectiveConfig, Vocabulary
-from seem.training.samples import Sample, load_targets, pad_to, read_records, unsure_names
+from seem.training.samples import (
+    Sample,
+    Target,
+    load_ignore,
+    load_targets,
+    pad_to,
+    read_records,
+    resize_mask,
+    unsure_names,
+)
 from seem.training.warm_start import warm_start
 
 if TYPE_CHECKING:
@@ -193,18 +202,32 @@ class SEEMTask:
         spatial, semantic = (to_device(maps, self.device) for maps in read_features(path))
         size = read_size(path)
         targets = load_targets(record, size, self.config.targets_per_image, rng)
-        unsure = unsure_names(record, targets)
-        return Sample(record["id"], spatial, semantic, size, targets, bool(record["complete"]), unsure)
+        return self._sample(record, spatial, semantic, size, targets, load_ignore(record, size))
+
+    def _sample(
+        self,
+        record: dict[str, Any],
+        spatial: dict[str, Tensor],
+        semantic: dict[str, Tensor],
+        size: tuple[int, int],
+        targets: list[Target],
+        ignore: np.ndarray | None,
+    ) -> Sample:
+        unsure, annotated = unsure_names(record, targets), frozenset(record.get("annotated") or ())
+        complete = bool(record["complete"])
+        return Sample(record["id"], spatial, semantic, size, targets, complete, unsure, annotated, ignore)
 
     def _augmented(self, record: dict[str, Any], rng: np.random.Generator) -> Sample:
         """The photo changed at random, then encoded; phrases with places are made later, from the changed masks."""
         image = Image.fromarray(load_image(record["image"]))
         targets = load_targets(record, (image.height, image.width), self.config.targets_per_image, rng)
-        changed = augment(image, [t.mask for t in targets], rng, self.config.augment)
+        ignore = load_ignore(record, (image.height, image.width))
+        masks = [t.mask for t in targets] + ([] if ignore is None else [ignore])
+        changed = augment(image, masks, rng, self.config.augment)
         spatial, semantic, size = self._encode(np.asarray(changed.image))
-        targets = [moved for t, m in zip(targets, changed.masks, strict=True) if (moved := t.moved(m, size))]
-        unsure = unsure_names(record, targets)
-        return Sample(record["id"], spatial, semantic, size, targets, bool(record["complete"]), unsure)
+        ignore = None if ignore is None else resize_mask(changed.masks.pop(), size)
+        moved = [t.moved(m, size, changed.flipped) for t, m in zip(targets, changed.masks, strict=True)]
+        return self._sample(record, spatial, semantic, size, [t for t in moved if t], ignore)
 
     def _encode(self, pixels: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[int, int]]:
         """The frozen encoders' maps with a batch axis, and the encoded (h, w)."""

@@ -132,7 +132,7 @@ class Objective:
             kind = str(rng.choice(kinds, p=p))
             named = target.name is not None and sample.complete
             phrase, others = None, []
-            if kind == "text" and not named:
+            if kind == "text" and not (named or target.phrases):
                 kind = "click"
             reference = None
             if kind == "reference":
@@ -140,7 +140,9 @@ class Objective:
                 kind = "reference" if reference else "click"
             if reference:
                 others = [coverage[id(t)] for t in same] if len(same) > 1 else []
-            if named and (kind == "text" or (kind != "reference" and rng.random() < c.text_with_click)):
+            if kind == "text" and target.phrases:
+                phrase = str(rng.choice(target.phrases))
+            elif named and (kind == "text" or (kind != "reference" and rng.random() < c.text_with_click)):
                 assert target.name is not None
                 places = []
                 if kind == "text" and len(same) > 1:
@@ -262,7 +264,10 @@ class Objective:
         rng: np.random.Generator,
         log: Log,
     ) -> Tensor:
-        """Every pixel against names in and not in the photo; only where the annotation says what is background."""
+        """Every pixel against names in and not in the photo; only where the annotation says what is background.
+
+        A name is known everywhere if all of it is annotated, else only where something else of the photo is.
+        """
         present: dict[int, Tensor] = {}
         for t in sample.targets:
             if t.name in self.vocabulary.index and t.name not in sample.unsure:
@@ -272,8 +277,11 @@ class Objective:
             return joint.sum() * 0
         unknown = self.vocabulary.alike[list(present)].any(0)
         unknown[[self.vocabulary.index[n] for n in sample.unsure if n in self.vocabulary.index]] = True
+        everywhere = torch.tensor([n in sample.annotated for n in self.vocabulary.names], device=text.device)
         if sample.complete:  # that is said of COCO's things only: a sky that nobody drew is not absent
-            unknown |= ~self.vocabulary.annotated
+            everywhere |= self.vocabulary.annotated
+        if bool(everywhere.any()):
+            unknown |= ~everywhere
         absent = [i for i in rng.permutation(len(self.vocabulary.names)) if i not in present and not unknown[i]]
         chosen = [*present, *absent[: max(4, self.config.classes_per_image - len(present))]]
         size = joint.shape[-2:]
@@ -281,15 +289,18 @@ class Objective:
         stacked = torch.stack(list(present.values()))[None]
         target[: len(present)] = F.interpolate(stacked, size, mode="area")[0]
         logits = self.model.heat(F.normalize(joint, dim=1), text[chosen])
-        weight = torch.ones_like(target)
-        if not sample.complete:  # elsewhere the same thing may be unannotated; known pixels are negatives for the rest
-            known = target[: len(present)].amax(0) > 0.5
-            weight[:] = known.float()
+        known = (target[: len(present)].amax(0) > 0.5).float()  # elsewhere the same thing may be unannotated
+        if sample.complete:  # names beyond COCO's are known as far as those are
+            everywhere[:] = True
+        weight = torch.where(everywhere[chosen][:, None, None], torch.ones_like(target), known)
+        if sample.ignore is not None:
+            padded = pad_to(torch.from_numpy(sample.ignore)[None, None].float(), (8 * size[0], 8 * size[1]))
+            weight *= F.interpolate(padded, size, mode="area")[0].to(weight.device) < 0.5
         weight[:, -(-sample.size[0] // 8) :] = 0
         weight[:, :, -(-sample.size[1] // 8) :] = 0
         loss = (focal(logits, target) * weight).sum() / weight.sum().clamp_min(1)
         dice = mask_dice(logits[: len(present)].masked_fill(weight[: len(present)] == 0, -20), target[: len(present)])
-        dice = dice.mean() if sample.complete else dice.sum() * 0
+        dice = (dice * everywhere[chosen[: len(present)]]).sum() / len(present)
         log["pixel"], log["pixel_dice"] = float(loss.detach()), float(dice.detach())
         return self.config.pixel_weight * (4 * loss + 0.25 * dice)
 

@@ -1,8 +1,6 @@
 """What one training step reads: the features of one photo and its objects' masks.
 
-A record is one line of a JSON Lines file: {"id", "image", "width", "height", "set", "complete", "objects": [{"rle":
-{"size", "counts"}, "name", "kind", "crowd", "doubtful", "semantic"}]}; ``complete`` says that every instance of the
-80 COCO classes is annotated, so that what is not annotated is background.
+`seem.data.records` says what a record is, and what is known of a photo beyond its objects.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from seem.training.expressions import flip_expression
 from seem.training.simulate import shrink
 
 
@@ -32,11 +31,13 @@ class Target:
     kind: str  # "thing", "stuff" or "part"
     single: bool  # one instance, not a crowd or a region of several
     sure: bool  # the mask can be trusted
+    phrases: tuple[str, ...] = ()  # sentences by people that mean this object only
 
-    def moved(self, mask: np.ndarray, size: tuple[int, int]) -> Target | None:
+    def moved(self, mask: np.ndarray, size: tuple[int, int], flipped: bool) -> Target | None:
         """The object with another mask, resized to (h, w); None if nothing is left of it."""
         small = resize_mask(mask, size)
-        return replace(self, mask=small, coverage=shrink(small)) if small.any() else None
+        phrases = tuple(flip_expression(p) for p in self.phrases) if flipped else self.phrases
+        return replace(self, mask=small, coverage=shrink(small), phrases=phrases) if small.any() else None
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Sample:
     targets: list[Target]
     complete: bool
     unsure: frozenset[str] = frozenset()  # names of which this photo shows more than the targets, nobody knows where
+    annotated: frozenset[str] = frozenset()  # names of which every pixel outside `ignore` is known
+    ignore: np.ndarray | None = None  # (h, w) bool, pixels that count neither way; None if there are none
 
 
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:
@@ -101,9 +104,27 @@ def load_targets(record: dict[str, Any], size: tuple[int, int], limit: int, rng:
             continue
         single = not o.get("crowd") and not o.get("semantic")
         targets.append(
-            Target(mask, shrink(mask), o.get("name"), o.get("kind", "thing"), single, not o.get("doubtful"))
+            Target(
+                mask,
+                shrink(mask),
+                o.get("name"),
+                o.get("kind", "thing"),
+                single,
+                not o.get("doubtful"),
+                tuple(o.get("phrases", ())),
+            )
         )
     return targets
+
+
+def load_ignore(record: dict[str, Any], size: tuple[int, int]) -> np.ndarray | None:
+    """(h, w) bool of what counts neither way, at the encoded size; None if everything counts."""
+    if not record.get("ignore"):
+        return None
+    try:
+        return resize_mask(decode_rle(record["ignore"]), size)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"record {record['id']}, ignore: {error}") from None
 
 
 def unsure_names(record: dict[str, Any], targets: list[Target]) -> frozenset[str]:
