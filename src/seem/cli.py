@@ -386,6 +386,7 @@ def finetune(
     start: Annotated[str, typer.Option("--from", help="Model to begin with, by name or path.")] = "seem-tiny",
     steps: Annotated[int, typer.Option(min=1, help="Training steps of two photos.")] = 150,
     time_budget: Annotated[float | None, typer.Option(min=0, help="Stop after this many seconds.")] = None,
+    mix: Annotated[Path | None, typer.Option(help="A data set whose photos are mixed in, to keep more.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of everything that is drawn.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")] = False,
 ) -> None:
@@ -400,7 +401,7 @@ def finetune(
 
     with _input(), redirect_stdout(sys.stderr):
         config = FinetuneConfig(steps=steps, seed=seed)
-        result = run(images, coco, out, start, config, time_budget, lambda line: typer.echo(line, err=True))
+        result = run(images, coco, out, start, config, time_budget, mix, lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(result, indent=1) if as_json else table(result))
     typer.echo(f"{out / 'model.safetensors'}: seem segment PHOTO --model {out / 'model.safetensors'} …", err=True)
 

@@ -118,3 +118,10 @@ def test_table_says_what_it_should() -> None:
 def test_nothing_left_of_an_object() -> None:
     assert make_object(np.zeros((3, 3), bool), None) is None
     assert make_object(np.zeros((3, 3), bool), "dog") is None
+
+
+def test_prepare_takes_a_layout_and_a_split(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="layout: expected auto, .*coco-panoptic.*, got 'coc'"):
+        prepare([tmp_path], tmp_path / "out", layout="coc")
+    with pytest.raises(RecordError):
+        prepare([tmp_path], tmp_path / "out", layout="voc", split="val")

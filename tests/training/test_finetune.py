@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import seem
 from seem.checkpoints.files import save_model
@@ -27,8 +28,6 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, record in enumerate(write_photos(folder / str(copy))):
             path = Path(record["image"])
             if copy:
-                from PIL import Image
-
                 Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
             number = 3 * copy + i
             name = f"{copy}/images/{path.name}"
@@ -60,6 +59,21 @@ def test_finetune(coco: Path, tmp_path: Path) -> None:
     assert max(moved) > 0
     again = finetune(coco, coco / "coco.json", out, start, config, report=lambda line: None)
     assert again["after"] == result["after"], "a finished run is not trained further"
+
+
+def test_another_set_is_mixed_in(coco: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    start, config = str(coco / "start.safetensors"), FinetuneConfig(steps=2)
+    other = tmp_path / "other"
+    (other / "images").mkdir(parents=True)
+    (other / "masks").mkdir()
+    for i in range(2):
+        Image.open(coco / f"0/images/{i}.png").save(other / "images" / f"{i}.png")
+        Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), ((9, 19), (9, 35)))).save(other / "masks" / f"{i}.png")
+    finetune(coco, coco / "coco.json", out, start, config, mix=other, report=lambda line: None)
+    assert len((out / "mix.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(RecordError, match="nowhere: no such file or folder"):
+        finetune(coco, coco / "coco.json", out, start, config, mix=Path("nowhere"), report=lambda line: None)
 
 
 def test_too_few_photos(coco: Path, tmp_path: Path) -> None:

@@ -85,13 +85,20 @@ SETS: dict[str, TrainingSet] = {
 
 
 def prepare(
-    roots: Sequence[Path], out: Path, *, complete: bool = False, report: Callable[[str], None] = print
+    roots: Sequence[Path],
+    out: Path,
+    *,
+    complete: bool = False,
+    layout: str = "auto",
+    split: str | None = None,
+    report: Callable[[str], None] = print,
 ) -> dict[str, int]:
     """Write OUT/SET.jsonl for every set found, OUT/dev_split.json and OUT/leaks.json.
 
     Args:
         roots: folders that hold sets of the table by name, or that are a data set themselves, in any layout.
         complete: of a folder that is not in the table: every instance of COCO's 80 classes is annotated.
+        layout, split: of folders that are a data set themselves, as `read_dataset` takes them.
         report: is given a line a set, and a line for every kind of repair.
 
     Returns:
@@ -102,9 +109,9 @@ def prepare(
     """
     tests = held_out_photos(roots)
     counts, leaks, dev = {}, [], {}
-    for row, folder, layout in _found(roots, complete):
+    for row, folder, found in _found(roots, complete, layout):
         name, repairs = row.name, Repairs()
-        kept = read_set(row, folder, repairs, layout)
+        kept = read_set(row, folder, repairs, found, split)
         leaked = find_leaks({r["id"]: Path(r["image"]) for r in kept}, tests)
         leaks += leaked
         remove = {leak.train for leak in leaked}
@@ -123,12 +130,12 @@ def prepare(
     return counts
 
 
-def _found(roots: Sequence[Path], complete: bool) -> Iterator[tuple[TrainingSet, Path, str]]:
+def _found(roots: Sequence[Path], complete: bool, given: str) -> Iterator[tuple[TrainingSet, Path, str]]:
     """Every set with its folder and layout."""
     for root in roots:
         if not root.is_dir():
             raise RecordError(f"{root}: no such folder")
-        layout = find_layout(root)
+        layout = find_layout(root) if given == "auto" else given
         if layout is not None:
             own = replace(default_rules(layout), complete=complete)
             yield SETS.get(root.name, TrainingSet(root.resolve().name, own)), root, layout
@@ -138,14 +145,16 @@ def _found(roots: Sequence[Path], complete: bool) -> Iterator[tuple[TrainingSet,
                 yield row, root / row.name, "auto"
 
 
-def read_set(row: TrainingSet, folder: Path, repairs: Repairs | None = None, layout: str = "auto") -> list[Record]:
+def read_set(
+    row: TrainingSet, folder: Path, repairs: Repairs | None = None, layout: str = "auto", split: str | None = None
+) -> list[Record]:
     """The records of one set, in the order of their ids.
 
     Args:
         row: of the table, or made for a folder of one's own.
         folder: where the set lies; `REFERRING` lies beside it, for a row that must leave its images out.
         repairs: is told what was put right.
-        layout: as `read_dataset` takes it.
+        layout, split: as `read_dataset` takes them.
 
     Raises:
         RecordError: a file or record that cannot be used.
@@ -154,7 +163,7 @@ def read_set(row: TrainingSet, folder: Path, repairs: Repairs | None = None, lay
     if row.not_referring:
         banned = _referring_images(folder.parent / REFERRING)
         rules = replace(rules, keep=lambda image: image.get("id") not in banned)
-    records = list(read_dataset(folder, layout, name=row.name, rules=rules, repairs=repairs))
+    records = list(read_dataset(folder, layout, split, name=row.name, rules=rules, repairs=repairs))
     records.sort(key=lambda r: str(r["id"]))
     if row.photos is None:
         return records

@@ -108,6 +108,8 @@ def prepare(
     complete: Annotated[
         bool, typer.Option("--complete", help="A set of one's own has every instance of COCO's 80 classes.")
     ] = False,
+    layout: Annotated[str, typer.Option(help="Of a set of one's own: auto, or a layout of docs/data.md.")] = "auto",
+    split: Annotated[str | None, typer.Option(help="Of a set of one's own: train, val … or all.")] = None,
 ) -> None:
     """Turn data sets into training records, without photos that are in a test set.
 
@@ -118,7 +120,7 @@ def prepare(
     from seem.data.sets import prepare as prepare_sets
 
     with _one_line_errors():
-        prepare_sets(data, out, complete=complete, report=typer.echo)
+        prepare_sets(data, out, complete=complete, layout=layout, split=split, report=typer.echo)
 
 
 @train_app.command()
