@@ -121,7 +121,7 @@ def test_nothing_left_of_an_object() -> None:
 
 
 def test_prepare_takes_a_layout_and_a_split(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="layout: expected auto, .*coco-panoptic.*, got 'coc'"):
+    with pytest.raises(RecordError, match=r"layout: expected auto, .*coco-panoptic.*, got 'coc'"):
         prepare([tmp_path], tmp_path / "out", layout="coc")
     with pytest.raises(RecordError):
         prepare([tmp_path], tmp_path / "out", layout="voc", split="val")
