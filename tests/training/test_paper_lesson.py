@@ -22,8 +22,9 @@ IMAGE = reduced(official_config("seem-focal-t-v1")).image
 
 
 def make(annotations: list[Annotation], complete: bool = True, seed: int = 0, **changes: Any) -> Lesson:
+    annotated = changes.pop("annotated", ())
     maker = LessonMaker(changes.pop("classes", CLASSES), {}, IMAGE, config(**changes))
-    return maker("a", picture()[0], annotations, complete, np.random.default_rng(seed))
+    return maker("a", picture()[0], annotations, complete, np.random.default_rng(seed), annotated)
 
 
 # ---- annotations and what is ignored --------------------------------------------------------------------------------
@@ -89,6 +90,18 @@ def test_what_may_hide_an_unannotated_object_is_ignored() -> None:
     # sky is not among the classes that "complete" speaks of
     assert same(ignored([square], classes=(*CLASSES, "sky")), ~square.mask)
     assert same(ignored([square, Annotation(lower, "unicorn", True)], complete=False), ~square.mask)
+    # a record says so itself, of names and of pixels
+    assert ignored([square], complete=False, annotated=CLASSES) is None
+    assert same(ignored([square, Annotation(lower, None, False)]), lower & ~square.mask)
+
+
+def test_a_record_ignores_pixels() -> None:
+    mask = np.zeros((4, 6), bool)
+    mask[2:] = True
+    record = {"id": "a/b", "height": 4, "width": 6, "objects": [], "ignore": rle(mask)}
+    (found,) = read_annotations(record)
+    assert (found.name, found.usable) == (None, False)
+    assert np.array_equal(found.mask, mask)
 
 
 # ---- prompts and phrases --------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from seem.model.config import ImageConfig
 from seem.model.official_seem import BACKGROUND, normalise_image
 from seem.model.templates import fill_templates
 from seem.training.paper.config import ObjectiveConfig
-from seem.training.samples import decode_rle, resize_mask
+from seem.training.samples import decode_rle, load_ignore, resize_mask
 from seem.training.strokes import official_stroke
 from seem.vocabulary import COCO_THING_NAMES
 
@@ -69,7 +69,10 @@ class Lesson:
 
 
 def read_annotations(record: Mapping[str, Any]) -> list[Annotation]:
-    """All objects of a record at the photo's size. Raises ValueError naming the record and object."""
+    """All objects of a record at the photo's size, and what it ignores as a nameless one that cannot be learned.
+
+    Raises ValueError naming the record and object.
+    """
     size = (int(record["height"]), int(record["width"]))
     annotations = []
     for o in record["objects"]:
@@ -82,7 +85,8 @@ def read_annotations(record: Mapping[str, Any]) -> list[Annotation]:
             raise ValueError(f"record {record['id']}, object {o.get('name')!r}: {error}") from None
         phrases = tuple(o.get("phrases", ()))
         annotations.append(Annotation(mask, o.get("name"), trusted and not region, phrases))
-    return annotations
+    ignore = load_ignore(dict(record), size)
+    return annotations if ignore is None else [*annotations, Annotation(ignore, None, False)]
 
 
 def _box_mask(box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
@@ -105,7 +109,6 @@ class LessonMaker:
     ) -> None:
         self.index = {name: i for i, name in enumerate(classes)}
         self.spelt = [spelt.get(name, name) for name in (*classes, BACKGROUND)]
-        self.only_things = set(classes) <= set(COCO_THING_NAMES)
         self.image, self.config = image, config
 
     def __call__(
@@ -115,10 +118,15 @@ class LessonMaker:
         annotations: Sequence[Annotation],
         complete: bool,
         rng: np.random.Generator,
+        annotated: Collection[str] = (),
     ) -> Lesson:
-        """A lesson on a photo (h, w, 3) uint8; ``complete`` says that all things of COCO's classes are annotated."""
+        """A lesson on a photo (h, w, 3) uint8.
+
+        ``complete`` says that all things of COCO's classes are annotated, ``annotated`` names others that are.
+        """
         pixels = normalise_image(torch.from_numpy(photo).permute(2, 0, 1), self.image)
         usable = [a for a in annotations if a.usable and a.mask.any()]
+        all_known = set(self.index) <= {*annotated, *(COCO_THING_NAMES if complete else ())}
         masks = _stack([a.mask for a in usable], pixels)
         objects, strokes = self._prompt(usable, pixels, rng)
         sentences = tuple(self._sentence(name, rng) for name in self.spelt)
@@ -129,7 +137,7 @@ class LessonMaker:
             size=photo.shape[:2],
             masks=masks,
             classes=torch.tensor([self.index.get(str(a.name), -1) for a in usable], dtype=torch.long),
-            ignore=self._ignore(annotations, usable, complete, photo.shape[:2], pixels),
+            ignore=self._ignore(annotations, usable, all_known, photo.shape[:2], pixels),
             sentences=sentences,
             objects=objects,
             strokes=strokes,
@@ -144,7 +152,7 @@ class LessonMaker:
         self,
         annotations: Sequence[Annotation],
         usable: Sequence[Annotation],
-        complete: bool,
+        all_known: bool,
         size: tuple[int, int],
         pixels: Tensor,
     ) -> Tensor | None:
@@ -156,7 +164,7 @@ class LessonMaker:
         named = [a for a in usable if a.name in self.index]
         vague = [a for a in annotations if not a.usable and (a.name is None or a.name in self.index)]
         known = _stack([a.mask for a in named], pixels).any(0)
-        if complete and self.only_things:
+        if all_known:
             ignore = _stack([a.mask for a in vague], pixels).any(0) & ~known
         else:
             ignore = ~known

@@ -113,7 +113,8 @@ class PaperTask:
             Annotation(mask, a.name, a.usable, tuple(map(flip_expression, a.phrases)) if changed.flipped else a.phrases)
             for a, mask in zip(annotations, changed.masks, strict=True)
         ]
-        return self.lessons(record["id"], np.array(changed.image), annotations, bool(record["complete"]), rng)
+        complete, annotated = bool(record["complete"]), record.get("annotated") or ()
+        return self.lessons(record["id"], np.array(changed.image), annotations, complete, rng, annotated)
 
 
 def starting_model(config: PaperConfig) -> OfficialSEEM:
