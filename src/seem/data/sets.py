@@ -62,8 +62,8 @@ SETS: dict[str, TrainingSet] = {
         TrainingSet("coco_boxes", _COCO, not_referring=True),
         TrainingSet("coco_extra", _COCO),
         TrainingSet("ecssd", Rules(dev=evenly(50))),
-        TrainingSet("duts_tr", Rules(dev=evenly(150)), photos=5000),
-        TrainingSet("ade20k_val", ade20k.RULES, photos=1200),
+        TrainingSet("duts_tr", Rules(dev=evenly(150)), photos=10400),
+        TrainingSet("ade20k_val", ade20k.RULES, photos=2000),
         TrainingSet(
             "msrc_v2",
             Rules(semantic=True, kinds=dict.fromkeys(_MSRC_STUFF, "stuff") | {"face": "part", "body": "part"}),

@@ -143,6 +143,7 @@ class PanopticRule(NamedTuple):
 class SEEM(nn.Module):
     """The network. Parts come from the config; each is a module of its own and can be replaced."""
 
+    places_by_geometry = True  # "the dog on the left" is chosen among all dogs, not asked of the network
     panoptic_rule = PanopticRule(threshold=0.3, overlap=0.5, distinct=0.4)  # chosen on 30 development photos
 
     def __init__(self, config: SEEMConfig | None = None) -> None:

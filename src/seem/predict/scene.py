@@ -32,6 +32,7 @@ from seem.predict.panoptic import (
     assemble,
     stuff_regions,
 )
+from seem.predict.places import choose, parse_place
 from seem.predict.segmentation import Segmentation, read_only
 from seem.predict.session import Session
 from seem.prompts import MAX_PROMPTS, PROMPT_TYPES, Mask, Prompt, Reference, Text, check, is_positive
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 SCENE_VERSION = 1
 OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
+PLACE_SHARE = 0.4  # of the likeliest region's score, from which others are instances too; development split
 MAX_HEADER = 1 << 20  # bytes of a scene file's header
 
 Previous = Segmentation | np.ndarray
@@ -169,7 +171,41 @@ class Scene:
                     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
                     found = [(names[i], value) for i, value in pairs]
                 results += [self._result(decoded, n, s, *found[n]) for n, s in enumerate(selected)]
+            for n, item in enumerate(objects):
+                if (placed := self._placed(item)) is not None:
+                    results[n] = self._region(*placed, names)
         return results
+
+    def _placed(self, item: ObjectPrompt) -> tuple[ObjectQueries, int] | None:
+        """What "the dog on the left" means, by itself: which of all the dogs. None if it is not such a phrase, or if
+        there are not several dogs; then the network answers the whole phrase."""
+        alone = len(item.texts) == 1 and not item.visual and not item.references and item.previous is None
+        if not alone or not getattr(self._network, "places_by_geometry", False):
+            return None
+        place = parse_place(item.texts[0])
+        if place is None:
+            return None
+        queries = self._network.propose(self._features, place.name)
+        scores, _ = phrase_scores(self._network, queries, place.name)
+        likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None)
+        chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
+        return None if chosen is None else (queries, likely[chosen])
+
+    def _region(self, queries: ObjectQueries, q: int, names: Sequence[str] | None) -> Segmentation:
+        label: tuple[str | None, float | None] = (None, None)
+        if names is not None:
+            best = label_probabilities(self._network, queries.embeddings[q : q + 1], names)[0].max(-1)
+            label = names[int(best.indices)], float(best.values)
+        return Segmentation(
+            logits=_array(queries.logits[q]),
+            score=float(queries.scores[q].clamp(0, 1)),
+            score_kind="predicted_iou",
+            label=label[0],
+            label_score=label[1],
+            image=self.digest,
+            geometry=self.geometry,
+            embedding=_array(queries.embeddings[q]),
+        )
 
     def _result(
         self, decoded: Decoded, n: int, s: int, label: str | None = None, label_score: float | None = None
@@ -239,7 +275,7 @@ class Scene:
         """Every instance that a text names, best first; an empty list if it is not there.
 
         Args:
-            text: "dog", "red car"; also a `seem.Text`.
+            text: "dog", "red car"; "the dog on the left" is one of all dogs; also a `seem.Text`.
             threshold: 0..1, of the score: how likely it is that the text names the mask and the outline is right.
             limit: at most that many.
 
@@ -250,10 +286,14 @@ class Scene:
         threshold = _unit("threshold", threshold)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
+        place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
+        name = phrase if place is None else place.name
         with torch.no_grad():
-            queries = self._network.propose(self._features, phrase)
-            scores, probabilities = phrase_scores(self._network, queries, phrase)
-            chosen = find_instances(queries, scores, threshold, limit)
+            queries = self._network.propose(self._features, name)
+            scores, probabilities = phrase_scores(self._network, queries, name)
+            chosen = find_instances(queries, scores, threshold, limit if place is None else None)
+        if place is not None and (meant := choose(place, [_array(queries.logits[q]) > 0 for q in chosen])) is not None:
+            chosen = [chosen[meant]]
         return [
             Segmentation(
                 logits=_array(queries.logits[q]),

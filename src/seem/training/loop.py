@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from seem.model.seem import SEEM
 from seem.training import engine
 from seem.training.augment import AugmentConfig, augment
 from seem.training.engine import Engine, EngineConfig, Group, Piece, Total
-from seem.training.features import feature_path, raw_features, read_features, read_size
+from seem.training.features import feature_path, read_features, read_size
 from seem.training.objective import Objective, ObjectiveConfig, Vocabulary
 from seem.training.samples import (
     Sample,
@@ -75,6 +75,9 @@ class TrainConfig:
     records: tuple[tuple[str, float], ...] = ()
     learning_rate: float = 4e-4
     warm_learning_rate: float = 1e-4
+    thaw: tuple[str, ...] = ()  # prefixes of encoder parameters that learn too; needs features = ""
+    thaw_learning_rate: float = 5e-5
+    encoder_precision: Literal["float32", "bfloat16"] = "float32"  # of the image encoder, where photos are encoded
     weight_decay: float = 0.02
     names: tuple[str, ...] = ()  # further names that objects are told apart from
     light: int = 0  # further photos for each that only teach names
@@ -125,6 +128,8 @@ class SEEMTask:
         self.device = device or torch.device("cpu")
         self.model: SEEM = start_of(config).to(self.device).train()
         self.cache = Path(config.features) if config.features else None
+        if config.thaw and self.cache:
+            raise ValueError(f'thaw = {list(config.thaw)} with cached features; expected features = ""')
         self.sets = [
             [r for r in read_records([Path(f)]) if not r.get("dev") and self._usable(r)] for f, _ in config.records
         ]
@@ -151,16 +156,28 @@ class SEEMTask:
         return self.cache is None or feature_path(self.cache, record["id"]).exists()
 
     def groups(self) -> list[Group]:
-        """Parts that begin with SAM's weights learn more slowly; vectors and embeddings do not decay."""
-        learned = {n: p for n, p in self.model.named_parameters() if not n.startswith(FROZEN)}
+        """Parts that begin with SAM's weights learn more slowly, thawed encoders slower still; vectors do not decay.
+
+        Raises ValueError for a ``thaw`` that no parameter of an encoder begins with.
+        """
         c = self.config
+        rates: dict[str, float] = {}
+        for name, _ in self.model.named_parameters():
+            if c.thaw and name.startswith(FROZEN) and name.startswith(c.thaw):
+                rates[name] = c.thaw_learning_rate
+            elif not name.startswith(FROZEN):
+                rates[name] = c.warm_learning_rate if name.startswith(WARM) else c.learning_rate
+        for prefix in c.thaw:
+            if not any(n.startswith(prefix) and n.startswith(FROZEN) for n in rates):
+                raise ValueError(f"thaw: expected the beginning of an encoder parameter's name, got {prefix!r}")
+        learned = {n: p for n, p in self.model.named_parameters() if n in rates}
         return [
             Group(
-                {n: p for n, p in learned.items() if n.startswith(WARM) == warm and _decays(n, p) == decays},
-                c.warm_learning_rate if warm else c.learning_rate,
+                {n: p for n, p in learned.items() if rates[n] == each and _decays(n, p) == decays},
+                each,
                 c.weight_decay if decays else 0.0,
             )
-            for warm in (True, False)
+            for each in sorted(set(rates.values()))
             for decays in (True, False)
         ]
 
@@ -230,12 +247,14 @@ class SEEMTask:
         return self._sample(record, spatial, semantic, size, [t for t in moved if t], ignore)
 
     def _encode(self, pixels: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[int, int]]:
-        """The frozen encoders' maps with a batch axis, and the encoded (h, w)."""
+        """The encoders' maps with a batch axis, and the encoded (h, w); gradients reach what is thawed."""
         inputs, size = network_input(pixels, self.model.config.image, self.device)
-        maps = {k: v[None].float() for k, v in raw_features(self.model, inputs).items()}
-        spatial = {k.removeprefix("spatial."): v for k, v in maps.items() if k.startswith("spatial.")}
-        semantic = {k.removeprefix("semantic."): v for k, v in maps.items() if k.startswith("semantic.")}
-        return spatial, semantic, size
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        lower = self.config.encoder_precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
+            spatial = self.model.image_encoder(inputs)
+        semantic = self.model.semantic_encoder(inputs)  # depth-wise convolutions learn slower in bfloat16 on a CPU
+        return {k: v.float() for k, v in spatial.items()}, {k: v.float() for k, v in semantic.items()}, size
 
     @torch.no_grad()
     def reference(self, name: str, rng: np.random.Generator) -> EncodedReference | None:

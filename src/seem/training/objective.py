@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seem.model.pixel_decoder import PixelMaps, pool_masks
+from seem.model.prompt_decoder import DecoderOutput
 from seem.model.prompting import EncodedReference, ObjectPrompt, VisualPrompt
 from seem.model.seem import SEEM, ImageFeatures
 from seem.training import simulate
@@ -27,6 +28,10 @@ class ObjectiveConfig:
 
     objects_per_image: int = 6
     max_rounds: int = 4
+    stop_rate: float = 0.4  # each round is the last one with this probability
+    regions_per_image: int = 0  # stuff that is asked for by name
+    lone_names: bool = False  # the name of a photo's only object is a text prompt also where others may be unannotated
+    first_weight: float = 0.0  # of the first round's loss where others follow; 0: the last round alone is learned from
     prompt_mix: tuple[tuple[str, float], ...] = (
         ("click", 0.5),
         ("box", 0.12),
@@ -118,8 +123,9 @@ class Objective:
     def _items(self, sample: Sample, coverage: dict[int, Tensor], rng: np.random.Generator) -> list[Item]:
         c = self.config
         usable = [t for t in sample.targets if t.single and t.sure and t.mask.sum() >= 64]
+        regions = self._region_items(sample, coverage, rng)
         if not usable:
-            return []
+            return regions
         kinds, weights = zip(*c.prompt_mix, strict=True)
         p = np.array(weights) / sum(weights)
         order = list(rng.permutation(len(usable)))
@@ -130,7 +136,8 @@ class Objective:
             target = usable[i]
             same = [t for t in usable if target.name is not None and t.name == target.name]
             kind = str(rng.choice(kinds, p=p))
-            named = target.name is not None and sample.complete
+            alone = c.lone_names and len(sample.targets) == 1
+            named = target.name is not None and (sample.complete or alone)
             phrase, others = None, []
             if kind == "text" and not (named or target.phrases):
                 kind = "click"
@@ -154,29 +161,64 @@ class Objective:
             visual = kind not in ("text", "reference")
             prompts = [simulate.first_prompt(kind, target.mask, rng, c.mistakes)] if visual else []
             items.append(Item(target, prompts, phrase, coverage[id(target)], others, reference=reference))
-        return items
+        return items[: max(1, c.objects_per_image - len(regions))] + regions
+
+    def _region_items(self, sample: Sample, coverage: dict[int, Tensor], rng: np.random.Generator) -> list[Item]:
+        """Stuff that is annotated as one region a name, asked for by its name."""
+        known = [
+            t for t in sample.targets
+            if t.kind == "stuff" and t.name in sample.annotated and t.name not in sample.unsure
+        ]  # fmt: skip
+        chosen = [known[i] for i in rng.permutation(len(known))[: self.config.regions_per_image]]
+        return [Item(t, [], expression(str(t.name), [], rng), coverage[id(t)], []) for t in chosen]
 
     def _prompted(
         self, features: ImageFeatures, items: list[Item], text: Tensor, rng: np.random.Generator, log: Log
     ) -> Tensor:
-        """Rounds without gradient up to a random one, then the one that is learned from."""
-        rounds = min(int(rng.geometric(0.4)) - 1, self.config.max_rounds)
-        h, w = features.mask_size
-        for _ in range(rounds):
-            with torch.no_grad():
-                out = self.model.decode(features, [self._prompt(i) for i in items])
-            for j, item in enumerate(items):
-                logits = out.logits[j, out.selected[j]].float()
-                click = simulate.next_click(
-                    item.coverage[:h, :w].cpu().numpy() > 0.5, logits.cpu().numpy() > 0, rng, 0.6
-                )
-                item.previous = logits
-                if click is not None:
-                    item.prompts.append(click)
-                    item.alternatives = []  # a click says which one is meant
-        if rounds and rng.random() < self.config.forget:
+        """A random number of rounds: the last one and, if `first_weight` says so, the first one are learned from."""
+        c = self.config
+        rounds = min(int(rng.geometric(c.stop_rate)) - 1, c.max_rounds)
+        total = features.joint.sum() * 0
+        for i in range(rounds):
+            if i == 0 and c.first_weight:
+                loss, out = self._learn(features, items, text, {})
+                total = total + c.first_weight * loss
+                logits = out.logits[..., : features.mask_size[0], : features.mask_size[1]].detach()
+                selected = self._select(features, out, logits, items)
+            else:
+                with torch.no_grad():
+                    decoded = self.model.decode(features, [self._prompt(i) for i in items])
+                logits, selected = decoded.logits, decoded.selected
+            self._next_round(items, logits, selected, rng)
+        if rounds and rng.random() < c.forget:
             for item in items:
                 item.previous = None
+        loss, _ = self._learn(features, items, text, log)
+        log["rounds"] = rounds
+        return total + loss
+
+    @torch.no_grad()
+    def _select(self, features: ImageFeatures, out: DecoderOutput, logits: Tensor, items: list[Item]) -> Tensor:
+        """The candidate that `SEEM.decode` would have chosen for each object."""
+        _, texts, points = self.model.batch(features, [self._prompt(i) for i in items])
+        return self.model.select(logits, out.iou.clamp(0, 1), self.model.class_embeddings(features, out), texts, points)
+
+    def _next_round(self, items: list[Item], logits: Tensor, selected: Tensor, rng: np.random.Generator) -> None:
+        """Every object remembers its mask and gets the robot's click on the largest error."""
+        h, w = logits.shape[-2:]
+        for j, item in enumerate(items):
+            chosen = logits[j, selected[j]].float()
+            click = simulate.next_click(item.coverage[:h, :w].cpu().numpy() > 0.5, chosen.cpu().numpy() > 0, rng, 0.6)
+            item.previous = chosen
+            if click is not None:
+                item.prompts.append(click)
+                item.alternatives = []  # a click says which one is meant
+
+    def _learn(
+        self, features: ImageFeatures, items: list[Item], text: Tensor, log: Log
+    ) -> tuple[Tensor, DecoderOutput]:
+        """One round's loss: masks, predicted IoU and names of all objects."""
+        h, w = features.mask_size
         batch, _, _ = self.model.batch(features, [self._prompt(i) for i in items])
         out = self.model.prompt_decoder(features.state, batch)
         target = torch.stack([i.coverage for i in items])[:, None]  # (N, 1, H4, W4)
@@ -202,14 +244,14 @@ class Objective:
         iou_loss = F.mse_loss(out.iou, iou)
         # names from the masks that were predicted
         log["mask"], log["iou_error"] = float(per_object.detach().mean()), float((out.iou.detach() - iou).abs().mean())
-        log["iou0"], log["rounds"] = float(iou[:, 0].mean()), rounds
+        log["iou0"] = float(iou[:, 0].mean())
         total = self.config.mask_weight * per_object.mean() + self.config.iou_weight * iou_loss
         named = [j for j, i in enumerate(items) if i.target.name in self.vocabulary.index]
         if named:
             embeddings = self.model.class_embeddings(features, out)[named, 0]
             names = torch.tensor([self.vocabulary.index[str(items[j].target.name)] for j in named], device=text.device)
             total = total + 0.3 * self.config.name_weight * self._name_loss(embeddings, text, names)
-        return total
+        return total, out
 
     def _prompt(self, item: Item) -> ObjectPrompt:
         references = (item.reference,) if item.reference else ()
