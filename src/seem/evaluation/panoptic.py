@@ -1,7 +1,7 @@
 """Everything in the photo at once: panoptic quality, instance average precision and semantic IoU.
 
-Two ways of asking for everything: `find` with each name of a thing (overlapping masks, down to low scores: what average
-precision is made for), and `panoptic` (one segment per pixel: panoptic quality, and the names of pixels). A data set of
+Two ways of asking for everything: `instances` (overlapping masks, down to low scores: what average precision is made
+for), and `panoptic` (one segment per pixel: panoptic quality, and the names of pixels). A data set of
 COCO's panoptic layout has things and stuff, and pixels that nobody knows. One of instances has things only: what is not
 annotated is background, and where instances overlap, the smaller one lies on top.
 """
@@ -9,7 +9,7 @@ annotated is background, and where instances overlap, the smaller one lies on to
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from seem.predict.scene import Scene
 
 Row = dict[str, Any]
-FIND_THRESHOLD = 0.05
-FIND_LIMIT = 100  # results per photo, as published models are measured
+THRESHOLD = 0.05
+LIMIT = 100  # results per photo, as published models are measured
 IOUS = tuple(k / 100 for k in range(50, 100, 5))  # COCO's
 
 
@@ -48,7 +48,7 @@ def evaluate(model: Model, dataset: Dataset) -> Iterator[Row]:
         truth = Truth.of(targets, void=bool(dataset.stuff), size=scene.size)
         answer = scene.panoptic(vocabulary=vocabulary(dataset))
         counts = truth.match(answer, names)
-        found = _find_all(scene, [name for name in names if name not in dataset.stuff])
+        found = _instances(scene, vocabulary(dataset), {name for name in names if name not in dataset.stuff})
         for name in names:
             of_name = [t for t in targets if t.name == name]
             if not of_name and name not in counts and name not in found:
@@ -115,13 +115,12 @@ class Truth:
 Found = list[tuple[float, np.ndarray]]
 
 
-def _find_all(scene: Scene, names: Sequence[str]) -> dict[str, Found]:
-    """The photo's best results of all names, by name, best first."""
-    every = [(r.score, name, r) for name in names for r in scene.find(name, threshold=FIND_THRESHOLD)]
-    every.sort(key=lambda result: -result[0])
+def _instances(scene: Scene, asked: VocabularyLike | None, names: Collection[str]) -> dict[str, Found]:
+    """The photo's best instances by name, best first; those of other names than the data set's say nothing."""
     found: dict[str, Found] = defaultdict(list)
-    for score, name, result in every[:FIND_LIMIT]:
-        found[name].append((score, result.mask))
+    for result in scene.instances(asked, THRESHOLD, LIMIT):
+        if result.label in names:
+            found[str(result.label)].append((result.score, result.mask))
     return found
 
 

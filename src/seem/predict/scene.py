@@ -308,6 +308,50 @@ class Scene:
             for q in chosen
         ]
 
+    def instances(
+        self, vocabulary: VocabularyLike | None = None, threshold: float = 0.05, limit: int = 100
+    ) -> list[Segmentation]:
+        """Every thing in the image with its name, best first; unlike `panoptic` down to low scores, and masks overlap.
+
+        Args:
+            vocabulary: names; COCO's 133 by default, of which the stuff is left out.
+            threshold: 0..1, of the score: class probability x predicted IoU.
+            limit: at most that many.
+
+        Raises:
+            ValueError, TypeError: a bad vocabulary, a threshold outside 0..1, a limit below 1.
+        """
+        threshold = _unit("threshold", threshold)
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"limit: expected a whole number from 1, got {limit!r}")
+        named = self._vocabulary(vocabulary)
+        queries = self._regions
+        with torch.no_grad():
+            names = [category.name for category in named]
+            if vocabulary is None:
+                probabilities = label_probabilities(self._network, queries.embeddings, names)
+            else:  # what fits none of an own vocabulary's names is none of them
+                probabilities = match_probabilities(self._network, queries.embeddings, names)
+            best = probabilities.max(-1)
+            is_thing = [*(category.is_thing for category in named), False][: probabilities.shape[1]]
+            things = torch.tensor(is_thing, device=best.indices.device)[best.indices]
+            scores = best.values * queries.scores * things
+            kept = distinct(queries.logits, scores, threshold, self._network.panoptic_rule.distinct)
+        order = sorted(kept.tolist(), key=lambda q: -float(scores[q]))[:limit]
+        return [
+            Segmentation(
+                logits=_array(queries.logits[q]),
+                score=float(scores[q]),
+                score_kind="match",
+                label=names[int(best.indices[q])],
+                label_score=float(best.values[q]),
+                image=self.digest,
+                geometry=self.geometry,
+                embedding=_array(queries.embeddings[q]),
+            )
+            for q in order
+        ]
+
     def panoptic(
         self,
         vocabulary: VocabularyLike | None = None,
