@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,19 @@ from seem.data.layouts import read_dataset
 from seem.data.records import Record, RecordError, Repairs, Rules, write_records
 from seem.data.split import split
 from seem.model.prompting import ObjectPrompt, VisualPrompt
+from seem.model.seem import ImageFeatures
 from seem.predict.model import Model
 from seem.training import engine
 from seem.training.augment import AugmentConfig
 from seem.training.engine import EngineConfig, Piece, Total
 from seem.training.loop import SEEMTask, TrainConfig
 from seem.training.objective import ObjectiveConfig
-from seem.training.samples import decode_rle
+from seem.training.samples import Sample, decode_rle
+from seem.training.simulate import next_click
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 KEPT_PROMPTS = 6  # on each photo, answered by the frozen copy
+KEPT_STOP, KEPT_ROUNDS = 0.4, 3  # each of their rounds is the last one with this probability; corrections at most
 HELD_OUT = 0.2
 MIXED = 0.5  # photos of another set for each of the user's
 FEWEST = 5  # photos with an object
@@ -61,26 +64,53 @@ class FinetuneTask(SEEMTask):
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
 
     def losses(self, seeds: list[list[int]], total: Total) -> Iterator[Piece]:
-        yield from super().losses(seeds, total)
+        """One piece a photo, which is encoded once for both lessons."""
         for seed in seeds:
-            rng = np.random.default_rng([*seed, 1])
+            rng = np.random.default_rng(seed)
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             sample = self.sample(rng)
-            taken = np.zeros(sample.size, bool)
-            for target in sample.targets:
-                taken |= target.mask
-            prompts = _elsewhere(taken, rng)
-            if prompts:
-                student, teacher = (
-                    network.project(network.pixel_decoder(sample.spatial, sample.semantic), sample.size)
-                    for network in (self.model, self.teacher)
-                )
-                with torch.no_grad():
-                    wanted = self.teacher.prompt_decoder(teacher.state, self.teacher.batch(teacher, prompts)[0])
-                out = self.model.prompt_decoder(student.state, self.model.batch(student, prompts)[0])
-                masks = F.binary_cross_entropy_with_logits(out.logits, wanted.logits.sigmoid())
-                masks = masks - _entropy(wanted.logits)  # 0 where both agree
-                loss = masks + F.mse_loss(out.iou, wanted.iou) + F.mse_loss(student.joint, teacher.joint)
-                yield Piece(self.keep * loss / len(seeds), {"kept": float(masks.detach())}, sample.key)
+            features = self.model.project(self.model.pixel_decoder(sample.spatial, sample.semantic), sample.size)
+            loss, log = self.objective(features, sample, rng, generator)
+            kept, kept_log = self._kept(features, sample, np.random.default_rng([*seed, 1]))
+            yield Piece((loss + self.keep * kept) / len(seeds), log | kept_log, sample.key)
+
+    def _kept(
+        self, student: ImageFeatures, sample: Sample, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """How far the answers away from the annotated objects are from the frozen copy's, in every round alike."""
+        taken = np.zeros(sample.size, bool)
+        for target in sample.targets:
+            taken |= target.mask
+        with torch.no_grad():
+            maps = self.teacher.pixel_decoder(sample.spatial, sample.semantic)
+            teacher = self.teacher.project(maps, sample.size)
+            prompts = self._corrected(teacher, _elsewhere(taken, rng), rng)
+        loss = F.mse_loss(student.joint, teacher.joint)
+        if not prompts:
+            return loss, {}
+        with torch.no_grad():
+            wanted = self.teacher.prompt_decoder(teacher.state, self.teacher.batch(teacher, prompts)[0])
+        out = self.model.prompt_decoder(student.state, self.model.batch(student, prompts)[0])
+        masks = F.binary_cross_entropy_with_logits(out.logits, wanted.logits.sigmoid())
+        masks = masks - _entropy(wanted.logits)  # 0 where both agree
+        return loss + masks + F.mse_loss(out.iou, wanted.iou), {"kept": float(masks.detach())}
+
+    def _corrected(
+        self, features: ImageFeatures, prompts: list[ObjectPrompt], rng: np.random.Generator
+    ) -> list[ObjectPrompt]:
+        """The same objects some rounds later: a user who meant another of the frozen copy's candidates corrects it.
+
+        Without these the first click is kept and what comes after it drifts.
+        """
+        for _ in range(min(int(rng.geometric(KEPT_STOP)) - 1, KEPT_ROUNDS) if prompts else 0):
+            answer = self.teacher.decode(features, prompts)
+            after = []
+            for prompt, logits, at in zip(prompts, answer.logits, answer.selected.tolist(), strict=True):
+                meant = logits[(at + int(rng.integers(1, len(logits)))) % len(logits)] if len(logits) > 1 else logits[0]
+                click = next_click(meant.cpu().numpy() > 0, logits[at].cpu().numpy() > 0, rng)
+                after.append(replace(prompt, visual=(*prompt.visual, *([click] if click else [])), previous=logits[at]))
+            prompts = after
+        return prompts
 
 
 def _entropy(logits: torch.Tensor) -> torch.Tensor:
