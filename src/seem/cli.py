@@ -11,22 +11,61 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from seem.options import (
+    DEFAULT_MODEL,
+    BoxOption,
+    ClickOption,
+    DeviceOption,
+    ImageArgument,
+    InputError,
+    JsonOption,
+    MaskOption,
+    MaskOutOption,
+    ModelOption,
+    NegativeOption,
+    NegativePolygonOption,
+    NegativeScribbleOption,
+    OutOption,
+    PolygonOption,
+    ReferenceBoxOption,
+    ReferenceClickOption,
+    ReferenceMaskOption,
+    ReferenceOption,
+    ReferencePolygonOption,
+    ReferenceScribbleOption,
+    ScribbleOption,
+    ScribbleWidthOption,
+    TextOption,
+    VocabularyOption,
+    encode,
+    input_errors,
+    load_model,
+    pair_references,
+    parse_each,
+    parse_names,
+    parse_objects,
+    print_json,
+    prompt_type,
+    read_image,
+    read_json,
+    reference_regions,
+    visual_prompts,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from seem.predict.model import Model
     from seem.predict.scene import Scene
     from seem.predict.segmentation import Segmentation
-    from seem.prompts import Prompt, VisualPromptType
+    from seem.prompts import Prompt
 
-DEFAULT_MODEL = "seem-tiny"
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 TRACEBACK = "SEEM_TRACEBACK"
 
@@ -34,8 +73,6 @@ TRACEBACK = "SEEM_TRACEBACK"
 _UsageError: type[Exception]
 _ClickException: type[Exception]
 _UsageError, _ClickException = typer.BadParameter.__mro__[1:3]
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="seem",
@@ -46,10 +83,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-
-class InputError(Exception):
-    """Something that the user gave is wrong; the message is one line."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -84,16 +117,6 @@ def _report(message: str, code: int) -> int:
     return code
 
 
-@contextmanager
-def _input(name: str = "") -> Iterator[None]:
-    """What goes wrong in here is the user's input, and its name goes in front of the message."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        raise InputError(f"{name}: {text}" if name else text) from error
-
-
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     if version:
@@ -103,64 +126,28 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-# ---- options that several commands share ---------------------------------------------------------------------------
-
-ImageArgument = Annotated[str, typer.Argument(metavar="IMAGE", help="The photo: JPEG, PNG, WebP, BMP, TIFF or GIF.")]
-ModelOption = Annotated[str, typer.Option("--model", metavar="NAME|FILE", help="A model's name or weights file.")]
-DeviceOption = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
-OutOption = Annotated[
-    str | None,
-    typer.Option("--out", metavar="FILE", help="The picture: .png, .jpg or .webp. Default: IMAGE-seem.png, here."),
-]
-MaskOutOption = Annotated[str | None, typer.Option("--mask-out", metavar="FILE", help="The mask as a .png.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document; no picture unless --out.")]
-VocabularyOption = Annotated[
-    list[str] | None,
-    typer.Option("--vocabulary", metavar="A,B,C", help="Names to choose labels from. Default: COCO's 133."),
-]
-
-
-def _points_option(name: str, metavar: str, text: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=text)
-
-
-_CLICK, _BOX, _POINTS = "X,Y", "X0,Y0,X1,Y1", '"X,Y X,Y …"'
-
-
 # ---- segment ------------------------------------------------------------------------------------------------------
 
 
 @app.command(short_help="Segment one object from prompts.")
 def segment(
     image: ImageArgument,
-    click: Annotated[list[str] | None, _points_option("--click", _CLICK, "A pixel of the object.")] = None,
-    negative: Annotated[list[str] | None, _points_option("--negative", _CLICK, "A pixel that is not it.")] = None,
-    box: Annotated[list[str] | None, _points_option("--box", _BOX, "A box around the object.")] = None,
-    scribble: Annotated[list[str] | None, _points_option("--scribble", _POINTS, "A stroke on the object.")] = None,
-    negative_scribble: Annotated[
-        list[str] | None, _points_option("--negative-scribble", _POINTS, "A stroke on what is not it.")
-    ] = None,
-    scribble_width: Annotated[
-        float, typer.Option(metavar="PIXELS", help="The brush's width in pixels, of all scribbles.")
-    ] = 5.0,
-    polygon: Annotated[list[str] | None, _points_option("--polygon", _POINTS, "An area of the object.")] = None,
-    negative_polygon: Annotated[
-        list[str] | None, _points_option("--negative-polygon", _POINTS, "An area that is not it.")
-    ] = None,
-    mask: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A black and white mask of it.")] = None,
-    text: Annotated[list[str] | None, typer.Option(metavar="PHRASE", help="What it is called.")] = None,
-    reference: Annotated[
-        list[str] | None, typer.Option(metavar="IMAGE", help="Another photo that shows one; with --reference-…")
-    ] = None,
-    reference_click: Annotated[list[str] | None, _points_option("--reference-click", _CLICK, "It is here.")] = None,
-    reference_box: Annotated[list[str] | None, _points_option("--reference-box", _BOX, "It is in there.")] = None,
-    reference_scribble: Annotated[
-        list[str] | None, _points_option("--reference-scribble", _POINTS, "It is along here.")
-    ] = None,
-    reference_polygon: Annotated[
-        list[str] | None, _points_option("--reference-polygon", _POINTS, "It is this area.")
-    ] = None,
-    reference_mask: Annotated[list[str] | None, typer.Option(metavar="FILE", help="It is this mask.")] = None,
+    click: ClickOption = None,
+    negative: NegativeOption = None,
+    box: BoxOption = None,
+    scribble: ScribbleOption = None,
+    negative_scribble: NegativeScribbleOption = None,
+    scribble_width: ScribbleWidthOption = 5.0,
+    polygon: PolygonOption = None,
+    negative_polygon: NegativePolygonOption = None,
+    mask: MaskOption = None,
+    text: TextOption = None,
+    reference: ReferenceOption = None,
+    reference_click: ReferenceClickOption = None,
+    reference_box: ReferenceBoxOption = None,
+    reference_scribble: ReferenceScribbleOption = None,
+    reference_polygon: ReferencePolygonOption = None,
+    reference_mask: ReferenceMaskOption = None,
     prompts: Annotated[
         str | None,
         typer.Option(metavar="FILE.json", help='Objects: [{"id": 1, "prompts": [{"type": "click", …}]}, …].'),
@@ -184,32 +171,32 @@ def segment(
       seem segment street.jpg --reference car.jpg --reference-box 40,60,300,200
     """
     outputs = _Outputs(image, picture=out, mask=mask_out, default=not json_ and mask_out is None)
-    with _input():
-        drawn: list[Prompt] = _visual(click, negative, box, scribble, negative_scribble, scribble_width, polygon,
-                                      negative_polygon, mask, "--")  # fmt: skip
-        drawn += _each("--text", text, _prompt_type("Text"))
-        regions = _regions(reference_click, reference_box, reference_scribble, reference_polygon, reference_mask,
-                           scribble_width)  # fmt: skip
-    document = None if prompts is None else _read_json(prompts)
+    with input_errors():
+        drawn: list[Prompt] = visual_prompts(click, negative, box, scribble, negative_scribble, scribble_width,
+                                             polygon, negative_polygon, mask, "--")  # fmt: skip
+        drawn += parse_each("--text", text, prompt_type("Text"))
+        regions = reference_regions(reference_click, reference_box, reference_scribble, reference_polygon,
+                                    reference_mask, scribble_width)  # fmt: skip
+    document = None if prompts is None else read_json(prompts)
     if document is None:
-        pairs = _pair(reference or [], regions)
+        pairs = pair_references(reference or [], regions)
         if not drawn and not pairs:
             raise InputError("expected at least one prompt: --click, --box, --scribble, --text, … (see --help)")
     elif drawn or regions:
         raise InputError("--prompts: expected no other prompt beside it, only --reference for the images it names")
-    pixels = _load_image(image)
-    names = _parse_vocabulary(vocabulary)
-    loaded = _load_model(model, device)
-    scene = _encode(loaded, pixels)
-    references = {path: _encode(loaded, _load_image(path)) for path in reference or []}
+    pixels = read_image(image)
+    names = parse_names(vocabulary)
+    loaded = load_model(model, device)
+    scene = encode(loaded, pixels)
+    references = {path: encode(loaded, read_image(path)) for path in reference or []}
     if document is None:
         from seem.prompts import Reference
 
-        with _input("--reference"):
+        with input_errors("--reference"):
             objects = [drawn + [Reference(references[path], region) for path, region in pairs]]
     else:
-        objects = _objects(prompts or "", document, {scene.digest: scene for scene in references.values()})
-    with _input("" if document is None else f"--prompts {prompts}"):
+        objects = parse_objects(prompts or "", document, {scene.digest: scene for scene in references.values()})
+    with input_errors("" if document is None else f"--prompts {prompts}"):
         if document is None:
             results = [scene.segment(*objects[0], vocabulary=names)]
         else:
@@ -239,12 +226,12 @@ def find(
       seem find street.jpg --text "car" --text "traffic light" --out found.png
     """
     outputs = _Outputs(image, picture=out, mask=mask_out, default=not json_ and mask_out is None)
-    with _input():
-        phrases = _each("--text", text, _prompt_type("Text"))
-    pixels = _load_image(image)
-    scene = _encode(_load_model(model, device), pixels)
+    with input_errors():
+        phrases = parse_each("--text", text, prompt_type("Text"))
+    pixels = read_image(image)
+    scene = encode(load_model(model, device), pixels)
     options: dict[str, Any] = {"limit": limit} | ({} if threshold is None else {"threshold": threshold})
-    with _input():
+    with input_errors():
         results = [result for phrase in phrases for result in scene.find(phrase.text, **options)]
     results.sort(key=lambda result: -result.score)
     outputs.write_segments(pixels, results, phrases, numbered=True)
@@ -276,15 +263,15 @@ def panoptic(
       seem panoptic kitchen.jpg --vocabulary "cup,kettle,wall:stuff" --background --map-out map.png --json
     """
     outputs = _Outputs(image, picture=out, mask=map_out, default=not json_ and map_out is None, mask_option="--map-out")
-    pixels = _load_image(image)
-    names = _parse_vocabulary(vocabulary)
-    scene = _encode(_load_model(model, device), pixels)
-    with _input():
+    pixels = read_image(image)
+    names = parse_names(vocabulary)
+    scene = encode(load_model(model, device), pixels)
+    with input_errors():
         options = {} if threshold is None else {"threshold": threshold}
         result = scene.panoptic(vocabulary=names, background=background, **options)
     outputs.write(lambda: _draw(pixels, result), result.to_png)
     if json_:
-        _print_json(result.to_json())
+        print_json(result.to_json())
         return
     for found in result.segments:
         kind = "thing" if found.is_thing else "stuff"
@@ -314,7 +301,7 @@ def models(json_: Annotated[bool, typer.Option("--json", help="Print one JSON do
         for m in MODELS.values()
     ]
     if json_:
-        _print_json({"models": rows})
+        print_json({"models": rows})
         return
     for row in rows:
         state = f"{row['bytes'] / 1e6:.1f} MB" if row["installed"] else row["source"]
@@ -342,7 +329,7 @@ def convert(
         raise InputError(f"OUT: expected a name that ends in .safetensors, got {out}")
     if not target.parent.is_dir():
         raise InputError(f"OUT: no such folder: {target.parent}")
-    with _input():
+    with input_errors():
         official.convert(checkpoint, target, name)
     print(f"wrote {out}")
 
@@ -399,7 +386,7 @@ def finetune(
     from seem.training.finetune import FinetuneConfig, table
     from seem.training.finetune import finetune as run
 
-    with _input(), redirect_stdout(sys.stderr):
+    with input_errors(), redirect_stdout(sys.stderr):
         config = FinetuneConfig(steps=steps, seed=seed)
         result = run(images, coco, out, start, config, time_budget, mix, lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(result, indent=1) if as_json else table(result))
@@ -422,175 +409,6 @@ def video(context: typer.Context) -> None:
 def _pass_on(sub_app: typer.Typer, context: typer.Context) -> None:
     code = sub_app(args=context.args, prog_name=context.command_path, standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)
-
-
-# ---- prompts from options -----------------------------------------------------------------------------------------
-
-
-def _prompt_type(name: str) -> Any:
-    """A prompt class; `seem.prompts` is imported late, because `seem --help` needs none of it."""
-    import seem
-
-    return getattr(seem, name)
-
-
-def _each(option: str, values: Sequence[str] | None, make: Callable[[str], T]) -> list[T]:
-    made = []
-    for value in values or []:
-        with _input(option):
-            made.append(make(value))
-    return made
-
-
-def _visual(
-    click: Sequence[str] | None,
-    negative: Sequence[str] | None,
-    box: Sequence[str] | None,
-    scribble: Sequence[str] | None,
-    negative_scribble: Sequence[str] | None,
-    width: float,
-    polygon: Sequence[str] | None,
-    negative_polygon: Sequence[str] | None,
-    mask: Sequence[str] | None,
-    prefix: str,
-) -> list[Any]:
-    """Prompts in the order of this signature; `prefix` is how their options begin, for messages."""
-    from seem.prompts import Box, Click, Mask, Polygon, Scribble
-
-    return [
-        *_each(f"{prefix}click", click, lambda v: Click(*_point(v))),
-        *_each(f"{prefix}negative", negative, lambda v: Click(*_point(v), positive=False)),
-        *_each(f"{prefix}box", box, lambda v: Box(*_numbers(v, 4, _BOX))),
-        *_each(f"{prefix}scribble", scribble, lambda v: Scribble(_points(v), width=width)),
-        *_each(f"{prefix}negative-scribble", negative_scribble, lambda v: Scribble(_points(v), False, width)),
-        *_each(f"{prefix}polygon", polygon, lambda v: Polygon(_points(v))),
-        *_each(f"{prefix}negative-polygon", negative_polygon, lambda v: Polygon(_points(v), False)),
-        *_each(f"{prefix}mask", mask, lambda v: Mask(_read_mask(v))),
-    ]
-
-
-def _regions(
-    click: Sequence[str] | None,
-    box: Sequence[str] | None,
-    scribble: Sequence[str] | None,
-    polygon: Sequence[str] | None,
-    mask: Sequence[str] | None,
-    width: float,
-) -> list[VisualPromptType]:
-    return _visual(click, None, box, scribble, None, width, polygon, None, mask, "--reference-")
-
-
-def _pair(images: Sequence[str], regions: Sequence[VisualPromptType]) -> list[tuple[str, VisualPromptType]]:
-    """Which region is of which reference image: all of one image, or one of each, in order, of one kind."""
-    if not images and not regions:
-        return []
-    if not images or not regions:
-        raise InputError("--reference: expected an image and --reference-box (-click, -mask, …), got only one of them")
-    if len(images) == 1:
-        return [(images[0], region) for region in regions]
-    if len(images) != len(regions) or len({type(region) for region in regions}) != 1:
-        raise InputError(f"--reference: expected {len(images)} regions of one kind, in the order of the images")
-    return list(zip(images, regions, strict=True))
-
-
-def _numbers(text: str, count: int, form: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != count:
-        raise ValueError(f"expected {form}, got {text[:60]!r}")
-    return values
-
-
-def _point(text: str, form: str = _CLICK) -> tuple[float, float]:
-    x, y = _numbers(text, 2, form)
-    return x, y
-
-
-def _points(text: str) -> tuple[tuple[float, float], ...]:
-    parts = text.replace(", ", ",").split()
-    if not parts:
-        raise ValueError(f"expected {_POINTS}, got {text[:60]!r}")
-    return tuple(_point(part, _POINTS) for part in parts)
-
-
-def _read_mask(path: str) -> np.ndarray:
-    """(H, W) bool of a black and white picture."""
-    import numpy as np
-
-    from seem.images import load_image
-
-    pixels = load_image(path)
-    levels = np.unique(pixels.reshape(-1, 3), axis=0)
-    white = levels[levels.any(axis=1)]
-    if len(white) > 1 or (len(white) == 1 and white[0].tolist() not in ([1] * 3, [255] * 3)):
-        raise ValueError(f"{path}: expected a black and white mask (0 and 255), got {len(levels)} colours")
-    result: np.ndarray = pixels[:, :, 0] > 0
-    return result
-
-
-def _read_json(path: str) -> Any:
-    with _input("--prompts"):
-        try:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: expected JSON: {error}") from None
-
-
-def _objects(path: str, document: Any, references: dict[str, Scene]) -> list[list[Prompt]]:
-    """The prompts of each object of a --prompts file: one object or a list of them."""
-    from seem.prompts import object_from_json
-
-    with _input(f"--prompts {path}"):
-        entries = document if isinstance(document, list) else [document]
-        if not entries:
-            raise ValueError("expected at least one object, got none")
-        parsed = [object_from_json(entry, references.__getitem__) for entry in entries]
-        ids = [number for number, _ in parsed]
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"expected every object's id once, got {ids}")
-        return [prompts for _, prompts in parsed]
-
-
-def _parse_vocabulary(values: Sequence[str] | None) -> list[str | tuple[str, str]] | None:
-    """ "a,b:stuff" -> ["a", ("b", "stuff")], checked."""
-    if values is None:
-        return None
-    from seem.vocabulary import parse_vocabulary
-
-    names: list[str | tuple[str, str]] = []
-    for part in ",".join(values).split(","):
-        name, _, kind = part.strip().partition(":")
-        names.append((name.strip(), kind.strip()) if kind else name)
-    with _input("--vocabulary"):
-        parse_vocabulary(names)
-    return names
-
-
-# ---- work ---------------------------------------------------------------------------------------------------------
-
-
-def _load_image(path: str) -> np.ndarray:
-    from seem.images import load_image
-
-    with _input():
-        return load_image(path)
-
-
-def _load_model(name: str, device: str) -> Model:
-    import seem
-    from seem.predict.model import pick_device
-
-    with _input("--device"):
-        pick_device(device)
-    with _input("--model"):
-        return seem.load(name, device=device)
-
-
-def _encode(model: Model, pixels: np.ndarray) -> Scene:
-    with _input():
-        return model.encode(pixels)
 
 
 def _draw(pixels: np.ndarray, result: Any, prompts: Sequence[Prompt] = ()) -> Any:
@@ -689,7 +507,7 @@ def _print_segments(scene: Scene, results: Sequence[Segmentation], outputs: _Out
     if as_json:
         from seem.predict.segmentation import segments_to_json
 
-        _print_json(segments_to_json(scene.size, results))
+        print_json(segments_to_json(scene.size, results))
         return
     for number, result in enumerate(results, start=1):
         name = f"{result.label} ({result.label_score:.2f})" if result.label is not None else "object"
@@ -698,7 +516,3 @@ def _print_segments(scene: Scene, results: Sequence[Segmentation], outputs: _Out
     if not results:
         print("nothing found")
     outputs.tell()
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document))

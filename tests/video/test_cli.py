@@ -250,6 +250,36 @@ def test_without_pyav_the_message_says_what_to_install(run: Run, folder: Path, m
     assert "pip install 'seem-segment[video]'" in err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--scribble", "8,20 16,28", "--scribble-width", "3"],
+        ["--polygon", "6,18 18,18 18,30 6,30"],
+        ["--click", RED, "--negative-scribble", "50,5 60,8"],
+        ["--click", RED, "--negative-polygon", "40,2 60,2 60,10"],
+        ["--reference", "first.png", "--reference-scribble", "8,20 16,28"],
+        ["--reference", "first.png", "--reference-polygon", "6,18 18,18 18,30 6,30"],
+    ],
+)
+def test_every_prompt_of_segment_follows(run: Run, folder: Path, options: list[str]) -> None:
+    Image.fromarray(picture(0)).save("first.png")
+    code, _, err = run("clip.mp4", "out.json", *options)
+    assert (code, err) == (0, "")
+    assert follows(read_masks(folder / "out.json"))
+
+
+@pytest.mark.parametrize(
+    ("option", "grey_left"), [("--negative-scribble", "2,24 3,25"), ("--negative-polygon", "1,1 3,1 3,3")]
+)
+def test_negative_areas_reach_the_model(run: Run, folder: Path, option: str, grey_left: str) -> None:
+    """A click on red and a negative on red leave less of it than the click alone."""
+    inside = "10,22 14,26" if option == "--negative-scribble" else "8,20 16,20 16,28"
+    assert run("clip.mp4", "far.json", "--click", RED, option, grey_left)[0] == 0
+    assert run("clip.mp4", "on.json", "--click", RED, option, inside)[0] == 0
+    far, on = (read_masks(folder / name)[0].sum() for name in ("far.json", "on.json"))
+    assert on < far
+
+
 def test_help_has_an_example(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from seem import images
 from seem.geometry import ImageGeometry
 from seem.model.image_input import network_input
+from seem.predict.precision import pick_precision, speed_up
 from seem.predict.scene import Scene
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from seem.predict.segmentation import Segmentation
 
 DEFAULT_MODEL = "seem-tiny"
+BATCH_SIZE = 8  # images that go through the encoders together, where that is faster
 
 
 class Model:
@@ -28,12 +30,16 @@ class Model:
         network: the `torch` module, in evaluation mode.
         weights: "sha256:…" of its weights.
         max_pixels: the most pixels that an image may have.
+        precision: of the image encoders: "float32", "bfloat16", "float16" or "int8".
     """
 
-    def __init__(self, network: SEEM, weights: str, max_pixels: int = images.MAX_PIXELS) -> None:
+    def __init__(
+        self, network: SEEM, weights: str, max_pixels: int = images.MAX_PIXELS, precision: str = "float32"
+    ) -> None:
         self.network = network.eval()
         self.weights = weights
         self.max_pixels = max_pixels
+        self.precision = precision
 
     def __repr__(self) -> str:
         return f"<Model {self.name} on {self.device}>"
@@ -69,6 +75,27 @@ class Model:
             features = self.network.encode_image(values, size)
         return Scene(self.network, features, sizes, images.digest(pixels), self.weights)
 
+    def encode_batch(self, images: Sequence[object], batch_size: int | None = None) -> list[Scene]:
+        """Encode several images; the same as `encode` on each, up to rounding.
+
+        Args:
+            images: each as in `encode`. All are read before the first is encoded.
+            batch_size: how many of one padded size go through the encoders together. By default 1 on a CPU, where
+                more are no faster (docs/fast.md), and 8 elsewhere.
+
+        Raises:
+            seem.ImageError, TypeError: as `encode`, with the image's number.
+            ValueError: a batch size below 1.
+
+        Example:
+            >>> cat, dog = model.encode_batch(["cat.jpg", "dog.jpg"])                               # doctest: +SKIP
+        """
+        from seem.predict.batching import encode_batch
+
+        if batch_size is None:
+            batch_size = 1 if self.device.type == "cpu" else BATCH_SIZE
+        return encode_batch(self, images, batch_size)
+
     def track(self, frames: object, prompts: Mapping[int, Any], start: int = 0) -> Iterator[dict[int, Segmentation]]:
         """Follow objects through a video; frames are read and encoded one at a time, as results are asked for.
 
@@ -97,24 +124,39 @@ class Model:
         return track(self, frames, prompts, start)
 
 
-def load(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:
+def load(
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str = "auto",
+    *,
+    precision: str = "float32",
+    compile: bool = False,
+) -> Model:
     """Load a model.
 
     Args:
         name: a model's name (see `seem models`), or the path of a safetensors file.
         device: "auto" takes CUDA, else Apple's MPS, else the CPU; or what `torch.device` understands.
+        precision: of the image encoders. "float32", exact; "bfloat16", "float16" or "int8" (CPU), faster where the
+            hardware has units for it; "auto" takes bfloat16 there, else float32. docs/fast.md says what each gains
+            and costs.
+        compile: let `torch.compile` make kernels for the image encoders: a minute at the first image, a C++ compiler
+            on the machine.
 
     Raises:
-        ValueError: an unknown name, or a device that is not there.
+        ValueError: an unknown name or precision, or a device that is not there.
 
     Example:
         >>> model = seem.load()                                            # doctest: +SKIP
+        >>> model = seem.load(precision="auto")                            # doctest: +SKIP
     """
     from seem.checkpoints import load_network
 
     where = pick_device(device)
+    chosen = pick_precision(precision, where)
     network, weights = load_network(name)
-    return Model(network.to(where), weights)
+    network.to(where)
+    speed_up(network, chosen, compile)
+    return Model(network, weights, precision=chosen)
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -10,26 +10,38 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from seem.cli import (
-    _BOX,
-    _CLICK,
-    _POINTS,
+from seem.options import (
     DEFAULT_MODEL,
+    BoxOption,
+    ClickOption,
     DeviceOption,
     InputError,
+    MaskOption,
     ModelOption,
-    _each,
-    _encode,
-    _input,
-    _load_image,
-    _load_model,
-    _pair,
-    _points_option,
-    _print_json,
-    _prompt_type,
-    _read_json,
-    _regions,
-    _visual,
+    NegativeOption,
+    NegativePolygonOption,
+    NegativeScribbleOption,
+    PolygonOption,
+    ReferenceBoxOption,
+    ReferenceClickOption,
+    ReferenceMaskOption,
+    ReferenceOption,
+    ReferencePolygonOption,
+    ReferenceScribbleOption,
+    ScribbleOption,
+    ScribbleWidthOption,
+    TextOption,
+    encode,
+    input_errors,
+    load_model,
+    pair_references,
+    parse_each,
+    print_json,
+    prompt_type,
+    read_image,
+    read_json,
+    reference_regions,
+    visual_prompts,
 )
 
 if TYPE_CHECKING:
@@ -55,19 +67,22 @@ def video(
     source: Annotated[str, typer.Argument(metavar="IN", help="The video.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".mp4, .mov or .mkv; .json; or a folder for PNGs.")],
     frame: Annotated[int, typer.Option(min=0, metavar="N", help="The frame that the prompts are of, from 0.")] = 0,
-    click: Annotated[list[str] | None, _points_option("--click", _CLICK, "A pixel of the object.")] = None,
-    negative: Annotated[list[str] | None, _points_option("--negative", _CLICK, "A pixel that is not it.")] = None,
-    box: Annotated[list[str] | None, _points_option("--box", _BOX, "A box around the object.")] = None,
-    scribble: Annotated[list[str] | None, _points_option("--scribble", _POINTS, "A stroke on the object.")] = None,
-    polygon: Annotated[list[str] | None, _points_option("--polygon", _POINTS, "An area of the object.")] = None,
-    mask: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A black and white mask of it.")] = None,
-    text: Annotated[list[str] | None, typer.Option(metavar="PHRASE", help="What it is called.")] = None,
-    reference: Annotated[
-        list[str] | None, typer.Option(metavar="IMAGE", help="A photo that shows one; with --reference-…")
-    ] = None,
-    reference_click: Annotated[list[str] | None, _points_option("--reference-click", _CLICK, "It is here.")] = None,
-    reference_box: Annotated[list[str] | None, _points_option("--reference-box", _BOX, "It is in there.")] = None,
-    reference_mask: Annotated[list[str] | None, typer.Option(metavar="FILE", help="It is this mask.")] = None,
+    click: ClickOption = None,
+    negative: NegativeOption = None,
+    box: BoxOption = None,
+    scribble: ScribbleOption = None,
+    negative_scribble: NegativeScribbleOption = None,
+    scribble_width: ScribbleWidthOption = 5.0,
+    polygon: PolygonOption = None,
+    negative_polygon: NegativePolygonOption = None,
+    mask: MaskOption = None,
+    text: TextOption = None,
+    reference: ReferenceOption = None,
+    reference_click: ReferenceClickOption = None,
+    reference_box: ReferenceBoxOption = None,
+    reference_scribble: ReferenceScribbleOption = None,
+    reference_polygon: ReferencePolygonOption = None,
+    reference_mask: ReferenceMaskOption = None,
     prompts: Annotated[
         str | None,
         typer.Option(metavar="FILE.json", help='[{"id": 1, "frame": 0, "prompts": [{"type": "click", …}]}, …].'),
@@ -95,22 +110,24 @@ def video(
     from seem.video.reader import Video
 
     out, kind = _check_target(source, target, kind)
-    with _input():
-        drawn: list[Any] = _visual(click, negative, box, scribble, None, 5.0, polygon, None, mask, "--")
-        drawn += _each("--text", text, _prompt_type("Text"))
-        regions = _regions(reference_click, reference_box, None, None, reference_mask, 5.0)
-    document = None if prompts is None else _read_json(prompts)
+    with input_errors():
+        drawn: list[Any] = visual_prompts(click, negative, box, scribble, negative_scribble, scribble_width, polygon,
+                                         negative_polygon, mask, "--")  # fmt: skip
+        drawn += parse_each("--text", text, prompt_type("Text"))
+        regions = reference_regions(reference_click, reference_box, reference_scribble, reference_polygon,
+                                    reference_mask, scribble_width)  # fmt: skip
+    document = None if prompts is None else read_json(prompts)
     if document is not None and (drawn or regions):
         raise InputError("--prompts: expected no other prompt beside it, only --reference for the images it names")
-    pairs = _pair(reference or [], regions) if document is None else []
+    pairs = pair_references(reference or [], regions) if document is None else []
     if document is None and not drawn and not pairs:
         raise InputError("expected at least one prompt: --click, --box, --text, … (see --help)")
-    with _input():
+    with input_errors():
         video = Video(source)
-    loaded = _load_model(model, device)
-    scenes = {path: _encode(loaded, _load_image(path)) for path in reference or []}
+    loaded = load_model(model, device)
+    scenes = {path: encode(loaded, read_image(path)) for path in reference or []}
     if document is None:
-        with _input("--reference"):
+        with input_errors("--reference"):
             schedule: Schedule = {frame: {1: (*drawn, *(Reference(scenes[path], region) for path, region in pairs))}}
     else:
         schedule = _parse_objects(prompts or "", document, frame, {s.digest: s for s in scenes.values()})
@@ -146,7 +163,7 @@ def _parse_objects(path: str, document: Any, frame: int, references: dict[str, S
     """The entries of a --prompts file; those without a frame are of ``frame``."""
     from seem.prompts import object_from_json, parse_id
 
-    with _input(f"--prompts {path}"):
+    with input_errors(f"--prompts {path}"):
         schedule: Schedule = {}
         for entry in document if isinstance(document, list) else [document]:
             at = parse_id("frame", entry.get("frame", frame)) if isinstance(entry, dict) else frame
@@ -169,7 +186,7 @@ def _work(model: Any, video: Video, schedule: Schedule, out: Path, kind: str) ->
     began = time.monotonic()
     progress = _Progress(video.expected)
     index = -1
-    with _input():
+    with input_errors():
         if kind == "video":
             check_sound(out, video)
         tracked = model.track(video.path, schedule)
@@ -205,7 +222,7 @@ def _input_errors(items: Iterator[T]) -> Iterator[T]:
 
 def _print_result(about: dict[str, Any], target: str, as_json: bool) -> None:
     if as_json:
-        _print_json({"out": target, **about})
+        print_json({"out": target, **about})
         return
     for found in about["objects"]:
         name = found["label"] or "object"
