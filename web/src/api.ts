@@ -177,9 +177,13 @@ async function failure(answer: Response): Promise<ApiError> {
   return new ApiError(answer.status, code, message);
 }
 
-/** One request; waits while the server is away or busy. Throws ApiError for every answer that is not a success. */
-async function send(path: string, init: RequestInit, session: string | null): Promise<Response> {
+/**
+ * One request; waits while the server is busy and, unless `patient` is false, while it is away. Throws ApiError for
+ * every answer that is not a success; its status is 0 if there was none.
+ */
+async function send(path: string, init: RequestInit, session: string | null, patient = true): Promise<Response> {
   for (let busy = 0; ; ) {
+    if (!online.value && !patient) throw new ApiError(0, "offline", "the server does not answer");
     await whenOnline();
     let answer: Response;
     try {
@@ -211,14 +215,14 @@ const sessionLost = (error: unknown): boolean =>
 export const mustUpload = (error: unknown): boolean => error instanceof ApiError && error.status === 404;
 
 /** A request of this page's session; a new one if the server does not know it any more. */
-export async function request(path: string, init: RequestInit = {}): Promise<Response> {
+export async function request(path: string, init: RequestInit = {}, patient = true): Promise<Response> {
   const session = await openSession();
   try {
-    return await send(path, init, session);
+    return await send(path, init, session, patient);
   } catch (error) {
     if (!sessionLost(error)) throw error;
     forgetSession(session);
-    return send(path, init, await openSession());
+    return send(path, init, await openSession(), patient);
   }
 }
 
@@ -232,11 +236,11 @@ function post(body: unknown, signal?: AbortSignal): RequestInit {
   return init;
 }
 
-/** `fetch` for the local decoder, whose addresses all start with `base`: waits, tries again and opens sessions. */
+/** `fetch` for the local decoder, whose addresses all start with `base`: opens sessions, waits for a busy server. */
 export const sessionFetch: typeof fetch = async (input, init) => {
   const url = input instanceof Request ? input.url : String(input);
   try {
-    return await request(url.slice(base.length), init);
+    return await request(url.slice(base.length), init, false);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const { status, code, message } = error;
