@@ -11,7 +11,8 @@ export default tseslint.config(
       "react-hooks/rules-of-hooks": "error",
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       "@typescript-eslint/no-non-null-assertion": "off", // typed arrays, where the index is known to be inside
-      "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
+      "@typescript-eslint/no-confusing-void-expression": "off", // `return toast(…)` reads well
+      "@typescript-eslint/no-meaningless-void-operator": "off", // `void [a.value]` says that reading is enough
       "no-restricted-properties": ["error", { property: "innerHTML", message: "names and texts come from users" }],
       "no-restricted-syntax": ["error", { selector: "JSXAttribute[name.name='dangerouslySetInnerHTML']", message: "names and texts come from users" }],
     },

@@ -42,7 +42,7 @@ async function startLocal(): Promise<Decoder> {
   }
 }
 
-function useServer(why: string): Decoder {
+function switchToServer(why: string): Decoder {
   decoder?.close();
   const remote = new RemoteDecoder();
   whyRemote.value = why;
@@ -55,7 +55,7 @@ function useServer(why: string): Decoder {
 export function startDecoder(): Promise<Decoder> {
   starting ??= startLocal().then(
     (local) => (decoder = local),
-    (error: unknown) => useServer(error instanceof Error ? error.message : String(error)),
+    (error: unknown) => switchToServer(error instanceof Error ? error.message : String(error)),
   );
   return starting;
 }
@@ -190,7 +190,7 @@ export async function decode(
       if (error.code === "no_memory") round = round.map((o) => ({ ...o, previous: masks(o.id) ?? null }));
       else if (error.code === "no_scene") doc.session = isLocal() ? doc.session : null;
       else if (error.code === "unavailable") {
-        useServer(error.message);
+        switchToServer(error.message);
         round = round.map((o) => ({ ...o, previous: masks(o.id) ?? null }));
       } else if (!needsServer(round) && listed?.length) {
         listed = null; // only the label needed the server: better no label than no mask

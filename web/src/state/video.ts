@@ -180,7 +180,8 @@ export class Video {
     if (this.playing.value) return void (this.playing.value = false);
     this.playing.value = true;
     if (this.frame.value >= this.frames - 1) await this.show(0);
-    while (this.playing.value && this.frame.value < this.frames - 1) {
+    const on = (): boolean => this.playing.value;
+    while (on() && this.frame.value < this.frames - 1) {
       const began = performance.now();
       await this.show(this.frame.value + 1);
       const rest = 1000 / (this.fps || 25) - (performance.now() - began);

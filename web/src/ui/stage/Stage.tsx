@@ -534,17 +534,23 @@ class Surface {
     this.previewTimer ||= window.setTimeout(() => void this.look(positive), PREVIEW_MS);
   }
 
+  /** Where a preview is wanted; null while something is drawn. */
+  private resting(): Point | null {
+    return this.mode === "idle" ? this.previewAt : null;
+  }
+
   private async look(positive: boolean): Promise<void> {
-    const at = this.previewAt;
-    if (!at || this.mode !== "idle") return void (this.previewTimer = 0);
+    const at = this.resting();
+    if (!at) return void (this.previewTimer = 0);
     const [x, y] = [Math.floor(at[0]), Math.floor(at[1])];
     const before = this.doc.history.peek();
     const mask = await app.previewOf(this.doc, [{ type: "click", x, y, positive }]);
     this.previewTimer = 0;
-    if (this.previewAt === null || this.doc.history.peek() !== before || this.mode !== "idle") return;
+    const now = this.resting();
+    if (now === null || this.doc.history.peek() !== before) return;
     this.preview = mask;
     this.request();
-    const moved = Math.hypot(this.previewAt[0] - at[0], this.previewAt[1] - at[1]);
+    const moved = Math.hypot(now[0] - at[0], now[1] - at[1]);
     if (mask && moved >= 1) this.previewTimer = window.setTimeout(() => void this.look(positive), PREVIEW_MS);
   }
 
