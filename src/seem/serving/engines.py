@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from seem.serving.worker import Encoded, Worker
 if TYPE_CHECKING:
     from seem.predict.model import Model
     from seem.serving.settings import Settings
+
+log = logging.getLogger("seem.serving")
 
 
 class Engine(Protocol):
@@ -101,12 +104,14 @@ def about(model: Model) -> dict[str, Any]:
 
 
 def decoder_files(model: Model) -> dict[str, Path]:
-    """The ONNX decoder of a model, made once; empty where the package or the model cannot."""
+    """The decoder for browsers of a model, by file name, made once; empty, with a line in the log, if it cannot be.
+
+    Then pages ask the server instead, so nothing that goes wrong here may stop it.
+    """
     try:
         from seem.export import decoder_files as make
-    except ImportError:
-        return {}
-    try:
+
         return dict(make(model))
-    except (ImportError, ValueError, NotImplementedError, AttributeError):
+    except Exception as error:
+        log.warning("no decoder for browsers", extra={"fields": {"why": f"{type(error).__name__}: {error}"[:300]}})
         return {}
