@@ -406,6 +406,19 @@ def video(context: typer.Context) -> None:
     _pass_on(video_app, context)
 
 
+@app.command(short_help="Serve a model and the page over HTTP.", context_settings=_PASS_ON, add_help_option=False)
+def serve(context: typer.Context) -> None:
+    """Serve a model and the page over HTTP: seem serve --help.
+
+    \b
+    Example:
+      seem serve --port 8000
+    """
+    from seem.serving.cli import serve_app
+
+    _pass_on(serve_app, context)
+
+
 def _pass_on(sub_app: typer.Typer, context: typer.Context) -> None:
     code = sub_app(args=context.args, prog_name=context.command_path, standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,289 @@
+"""The work itself: plain methods of a model, called in threads by one engine and in other processes by another.
+
+What goes in and comes out is bytes, JSON values and arrays. A scene always comes from its bytes, so an answer does
+not depend on what was in memory, on which machine it was made, or on whether the browser made it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+
+from seem import geometry, images
+from seem.geometry import MASK_STRIDE, ImageGeometry
+from seem.predict.encoding import visual_prompts
+from seem.predict.scene import Scene
+from seem.prompts import VISUAL_TYPES, Mask, Prompt, check, prompt_from_json
+from seem.vocabulary import parse_vocabulary
+
+if TYPE_CHECKING:
+    from seem.predict.model import Model
+    from seem.predict.panoptic import Panoptic
+    from seem.predict.segmentation import Segmentation
+
+JSON = dict[str, Any]
+GIVEN_LOGIT = 8.0  # inside a mask that is given as the round before; outside its negative
+EVERYTHING_THRESHOLD, EVERYTHING_OVERLAP = 0.05, 0.3  # of `everything`: all that may be a region, not what is sure
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image that was encoded.
+
+    Attributes:
+        digest: "sha256:…" of its pixels.
+        size: (width, height) of the photo.
+        encoded: (height, width) as the network saw it.
+        scene: `Scene.to_bytes`.
+    """
+
+    digest: str
+    size: tuple[int, int]
+    encoded: tuple[int, int]
+    scene: bytes
+
+
+class Scenes:
+    """Scenes ready for the decoder, least recently used ones forgotten.
+
+    Args:
+        model: that they belong to.
+        capacity: how many are kept.
+        fetch: turns what a caller passes for a scene into its bytes.
+    """
+
+    def __init__(self, model: Model, capacity: int, fetch: Callable[[Any], bytes]) -> None:
+        self._model, self._capacity, self._fetch = model, capacity, fetch
+        self._kept: OrderedDict[str, Scene] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, digest: str, source: Any) -> Scene:
+        """The scene of an image; `source` is its bytes, or what `fetch` takes."""
+        with self._lock:
+            scene = self._kept.get(digest)
+            if scene is not None:
+                self._kept.move_to_end(digest)
+                return scene
+        scene = Scene.from_bytes(self._fetch(source), self._model)
+        with self._lock:
+            scene = self._kept.setdefault(digest, scene)  # another thread may have been faster
+            self._kept.move_to_end(digest)
+            while len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+        return scene
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class Worker:
+    """A model and the scenes that it works on. Thread-safe.
+
+    Every operation takes `scenes`, a mapping from an image's digest to its scene: of the image itself, and of those
+    that references name.
+
+    Args:
+        model: to work with.
+        hot_scenes: scenes kept ready.
+        fetch: see `Scenes`.
+    """
+
+    def __init__(self, model: Model, hot_scenes: int, fetch: Callable[[Any], bytes] = bytes) -> None:
+        self.model = model
+        self._scenes = Scenes(model, hot_scenes, fetch)
+
+    # ---- images ---------------------------------------------------------------------------------------------------
+
+    def encode(self, data: bytes, max_pixels: int) -> Encoded:
+        """A file's bytes -> its scene. Raises ImageError as `seem.load_image`."""
+        pixels = images.load_image(data, min(max_pixels, self.model.max_pixels))
+        scene = self.model.encode(pixels)
+        width, height = scene.geometry.encoded
+        return Encoded(scene.digest, scene.size, (height, width), scene.to_bytes())
+
+    # ---- prompted -------------------------------------------------------------------------------------------------
+
+    def segment(
+        self,
+        digest: str,
+        scenes: Mapping[str, Any],
+        objects: Sequence[Sequence[JSON]],
+        previous: Sequence[np.ndarray | JSON | None],
+        vocabulary: Sequence[Any] | None,
+        label: bool = True,
+    ) -> tuple[list[JSON], list[np.ndarray]]:
+        """One round for several objects.
+
+        Args:
+            digest: the image.
+            scenes: see the class.
+            objects: of each its prompts as JSON.
+            previous: of each the logits of the round before, or a mask as run lengths, or None.
+            vocabulary: names for the label.
+            label: False leaves labels out.
+
+        Returns:
+            Of each object its JSON and its logits, for the next round.
+        """
+        scene = self._scenes.get(digest, scenes[digest])
+        prompts = [self._prompts(listed, scenes, f"objects[{i}].prompts") for i, listed in enumerate(objects)]
+        memory = [_logits(scene.geometry, p, f"objects[{i}].previous") for i, p in enumerate(previous)]
+        names = _names(vocabulary)
+        if len(prompts) == 1:
+            results = [scene.segment(*prompts[0], previous=memory[0], vocabulary=names, label=label)]
+        else:
+            results = scene.segment_all(prompts, previous=memory, vocabulary=names, label=label)
+        return [_segment_json(r) for r in results], [r.logits for r in results]
+
+    def _prompts(self, listed: Sequence[JSON], scenes: Mapping[str, Any], name: str) -> list[Prompt]:
+        def resolve(digest: str) -> Scene:
+            return self._scenes.get(digest, scenes[digest])
+
+        prompts = []
+        for i, item in enumerate(listed):
+            try:
+                prompts.append(prompt_from_json(item, resolve))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{name}[{i}]: {error}") from None
+        return prompts
+
+    # ---- unprompted -----------------------------------------------------------------------------------------------
+
+    def find(
+        self, digest: str, scenes: Mapping[str, Any], text: str, threshold: float | None, limit: int | None
+    ) -> list[JSON]:
+        """Every instance of a text, best first."""
+        options: JSON = {} if threshold is None else {"threshold": threshold}
+        return [_segment_json(r) for r in self._scenes.get(digest, scenes[digest]).find(text, limit=limit, **options)]
+
+    def panoptic(
+        self,
+        digest: str,
+        scenes: Mapping[str, Any],
+        vocabulary: Sequence[Any] | None,
+        background: bool,
+        threshold: float | None,
+    ) -> JSON:
+        """`Panoptic.to_json`."""
+        scene = self._scenes.get(digest, scenes[digest])
+        return scene.panoptic(_names(vocabulary), background=background, threshold=threshold).to_json()
+
+    def everything(self, digest: str, scenes: Mapping[str, Any], vocabulary: Sequence[Any] | None) -> JSON:
+        """All regions that the model sees by itself, also unsure ones; they do not overlap. JSON as `panoptic`."""
+        scene = self._scenes.get(digest, scenes[digest])
+        found: Panoptic = scene.panoptic(_names(vocabulary), threshold=EVERYTHING_THRESHOLD, overlap=EVERYTHING_OVERLAP)
+        return found.to_json()
+
+    def label(
+        self,
+        digest: str,
+        scenes: Mapping[str, Any],
+        masks: Sequence[JSON],
+        vocabulary: Sequence[Any] | None,
+        top: int,
+    ) -> list[list[tuple[str, float]]]:
+        """Of each mask its most likely names."""
+        scene = self._scenes.get(digest, scenes[digest])
+        names = _names(vocabulary)
+        answers = []
+        for i, rle in enumerate(masks):
+            try:
+                answers.append(scene.label(_mask(rle, scene.size), names, top))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"mask_rle[{i}]: {error}") from None
+        return answers
+
+    # ---- for the decoder in a browser -----------------------------------------------------------------------------
+
+    def text(self, texts: Sequence[str]) -> bytes:
+        """Phrases as the decoder reads them: safetensors with sentence (K, D) and tokens (K, T, dim) float32, and
+        mask (K, T) uint8, 1 where there is a token."""
+        phrases = [" ".join(text.split()) for text in texts]
+        with torch.no_grad():
+            found = self.model.network.encode_text(phrases)
+        return _tensors(sentence=found.sentence, tokens=found.tokens, mask=found.mask.to(torch.uint8))
+
+    def reference(self, digest: str, scenes: Mapping[str, Any], prompts: Sequence[JSON]) -> bytes:
+        """A region as a prompt for another image: safetensors with tokens (R, dim) and embedding (D,), float32."""
+        from seem.model.prompting import ReferencePrompt
+
+        scene = self._scenes.get(digest, scenes[digest])
+        parsed = self._prompts(prompts, scenes, "prompts")
+        visual = []
+        for i, prompt in enumerate(parsed):
+            if not isinstance(prompt, VISUAL_TYPES):
+                raise ValueError(f"prompts[{i}]: expected a click, box, scribble, polygon or mask")
+            check(prompt, scene.size, f"prompts[{i}]")
+            visual += visual_prompts(prompt, scene.geometry)
+        network = self.model.network
+        if not hasattr(network, "encode_reference"):
+            raise ValueError(f"reference: expected a model whose references can be sent, got {self.model.name}")
+        with torch.no_grad():
+            known = network.encode_reference(ReferencePrompt(scene._features, tuple(visual)))
+            tokens = network.visual_sampler.reference_tokens(known.samples, known.kinds)
+        return _tensors(tokens=tokens, embedding=known.embedding)
+
+    # ---- video ----------------------------------------------------------------------------------------------------
+
+    def track(
+        self, path: str, prompts: Mapping[int, Mapping[int, Sequence[JSON]]], scenes: Mapping[str, Any]
+    ) -> Iterator[list[JSON]]:
+        """Of each frame its objects: {"id", "mask_rle", "score", "label", "box", "area"}."""
+        from seem.video.reader import Video
+
+        schedule = {
+            frame: {i: self._prompts(listed, scenes, f"prompts.{frame}.{i}") for i, listed in objects.items()}
+            for frame, objects in prompts.items()
+        }
+        tracked = self.model.track(Video(path), schedule)
+        return ([{"id": i, **_segment_json(r)} for i, r in results.items()] for results in tracked)
+
+
+# ---- values -------------------------------------------------------------------------------------------------------
+
+
+def _names(vocabulary: Sequence[Any] | None) -> list[Any] | None:
+    """JSON's pairs are lists; a vocabulary's are tuples."""
+    if vocabulary is None:
+        return None
+    names: list[Any] = [tuple(n) if isinstance(n, list) else n for n in vocabulary]
+    parse_vocabulary(names)
+    return names
+
+
+def _mask(rle: object, size: tuple[int, int]) -> Mask:
+    mask = Mask(geometry.rle_decode(rle, size[0] * size[1]))
+    check(mask, size, "mask")
+    return mask
+
+
+def _logits(sizes: ImageGeometry, previous: np.ndarray | JSON | None, name: str) -> np.ndarray | None:
+    """The round before as logits: those that were kept, or a mask's share of each cell, from -8 to 8."""
+    if previous is None or isinstance(previous, np.ndarray):
+        return previous
+    try:
+        mask = _mask(previous, sizes.original)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}.rle: {error}") from None
+    inside = torch.from_numpy(sizes.mask_to_encoded(mask.array)).float()
+    height, width = sizes.mask_size
+    padded = F.pad(inside[None], (0, width * MASK_STRIDE - inside.shape[1], 0, height * MASK_STRIDE - inside.shape[0]))
+    share: np.ndarray = F.avg_pool2d(padded, MASK_STRIDE)[0].numpy()
+    return (2 * share - 1) * np.float32(GIVEN_LOGIT)
+
+
+def _segment_json(result: Segmentation) -> JSON:
+    return {**result.to_json(), "score_kind": result.score_kind}
+
+
+def _tensors(**tensors: torch.Tensor) -> bytes:
+    own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    return safetensors.torch.save({k: v.float() if v.is_floating_point() else v for k, v in own.items()})

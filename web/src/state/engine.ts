@@ -1,0 +1,239 @@
+/** Who decodes, and that it has what it needs: photos at the server, scenes in the decoder. */
+
+import { signal } from "@preact/signals";
+import * as api from "../api";
+import { DecoderError, type DecodedObject, type DecodeObject, type Decoder, type DecoderInfo } from "../decoder/types";
+import { RemoteDecoder } from "../remote";
+import type { Doc } from "./doc";
+import { ownNames } from "./settings";
+import * as storage from "./storage";
+
+export const info = signal<api.Info | null>(null);
+export const backend = signal<DecoderInfo | null>(null);
+/** why the server decodes, "" while this device does */
+export const whyRemote = signal("");
+/** milliseconds that the last round took to its mask */
+export const lastMs = signal<number | null>(null);
+
+type CreateDecoder = (options: import("../decoder/types").DecoderOptions) => Decoder;
+let decoder: Decoder | null = null;
+let starting: Promise<Decoder> | null = null;
+
+export const isLocal = (): boolean => backend.value !== null && backend.value.backend !== "server";
+
+async function startLocal(): Promise<Decoder> {
+  const forced = new URLSearchParams(location.search).get("decoder");
+  if (forced === "server") throw new Error("?decoder=server");
+  if (!info.value?.decoder.available) throw new DecoderError("unavailable", "the server offers no decoder");
+  const [load] = Object.values(import.meta.glob<{ createDecoder: CreateDecoder }>("../decoder/index.ts"));
+  if (!load) throw new Error("no decoder");
+  const { createDecoder } = await load();
+  const local = createDecoder({
+    baseUrl: api.base,
+    fetch: api.sessionFetch,
+    ...(forced === "wasm" ? { backend: "wasm" as const } : {}),
+  });
+  try {
+    backend.value = await local.init();
+    return local;
+  } catch (error) {
+    local.close();
+    throw error;
+  }
+}
+
+function switchToServer(why: string): Decoder {
+  decoder?.close();
+  const remote = new RemoteDecoder();
+  whyRemote.value = why;
+  backend.value = { backend: "server", threads: 0, bytes: 0 };
+  decoder = remote;
+  starting = Promise.resolve(remote);
+  return remote;
+}
+
+export function startDecoder(): Promise<Decoder> {
+  starting ??= startLocal().then(
+    (local) => (decoder = local),
+    (error: unknown) => switchToServer(error instanceof Error ? error.message : String(error)),
+  );
+  return starting;
+}
+
+/** Names that labels are chosen from. */
+export function names(): readonly string[] {
+  return ownNames.value.length > 0 ? ownNames.value : (info.value?.vocabulary ?? []);
+}
+
+/** null: the model's own vocabulary. */
+export const vocabulary = (): readonly string[] | null => (ownNames.value.length > 0 ? ownNames.value : null);
+
+// ---- photos and scenes -----------------------------------------------------------------------------------------------
+
+const uploads = new Map<Doc, Promise<string>>();
+const scenes = new Map<Doc, Promise<void>>();
+
+/** The server has this photo; returns its digest. */
+export function ensureImage(doc: Doc): Promise<string> {
+  const digest = doc.digest.value;
+  if (digest !== null && doc.session !== null && doc.session === api.currentSession()) return Promise.resolve(digest);
+  let upload = uploads.get(doc);
+  if (!upload) {
+    upload = send(doc).finally(() => uploads.delete(doc));
+    uploads.set(doc, upload);
+  }
+  return upload;
+}
+
+async function send(doc: Doc): Promise<string> {
+  const limit = info.value?.limits["body_bytes"];
+  if (limit !== undefined && doc.blob.size > limit) {
+    const mb = (bytes: number): string => (bytes / (1 << 20)).toFixed(1);
+    throw new api.ApiError(413, "too_large", `${doc.name}: ${mb(doc.blob.size)} MB, this server takes ${mb(limit)} MB`);
+  }
+  const shown = doc.stage.value !== "ready";
+  if (shown) [doc.stage.value, doc.share.value] = ["sending", 0];
+  const { image } = await api.uploadImage(doc.blob, (share) => {
+    if (!shown) return;
+    [doc.stage.value, doc.share.value] = share < 1 ? ["sending", share] : ["encoding", null];
+  });
+  doc.session = api.currentSession();
+  doc.digest.value = image;
+  return image;
+}
+
+/** Call the server about a photo; send the photo first, and again if the server has forgotten it. */
+export async function withImage<T>(doc: Doc, call: (digest: string) => Promise<T>): Promise<T> {
+  try {
+    return await call(await ensureImage(doc));
+  } catch (error) {
+    if (!api.mustUpload(error)) throw error;
+    doc.session = null;
+    return call(await ensureImage(doc));
+  }
+}
+
+/** `decode` can be called for this photo. */
+export function ensureScene(doc: Doc): Promise<void> {
+  let work = scenes.get(doc);
+  if (!work) {
+    work = prepare(doc)
+      .then(() => {
+        doc.stage.value = "ready";
+        doc.failure.value = "";
+      })
+      .catch((error: unknown) => {
+        doc.stage.value = "failed";
+        doc.failure.value = error instanceof Error ? error.message : String(error);
+        throw error;
+      })
+      .finally(() => scenes.delete(doc));
+    scenes.set(doc, work);
+  }
+  return work;
+}
+
+async function prepare(doc: Doc): Promise<void> {
+  const by = await startDecoder();
+  if (!isLocal()) {
+    await ensureImage(doc);
+    return;
+  }
+  const known = doc.digest.value;
+  if (known !== null && by.hasScene(known)) return;
+  const stored = known === null ? undefined : await storage.loadScene(sceneName(known)).catch(() => undefined);
+  if (known !== null && stored) {
+    await by.loadScene(known, stored);
+    return;
+  }
+  const bytes = await withImage(doc, (digest) => {
+    if (doc.stage.value !== "ready") [doc.stage.value, doc.share.value] = ["fetching", 0];
+    return api.scene(digest, (share) => (doc.share.value = share));
+  });
+  const digest = doc.digest.value;
+  if (digest === null) throw new Error("scene: no digest");
+  await storage.saveScene(sceneName(digest), bytes.slice(0)).catch(() => undefined); // a full disk costs only the cache
+  await by.loadScene(digest, bytes);
+}
+
+const sceneName = (digest: string): string => `${digest} ${info.value?.weights ?? ""}`;
+
+// ---- rounds ----------------------------------------------------------------------------------------------------------
+
+const TRIES = 4;
+
+/**
+ * One round. What the decoder has lost is brought back; if it cannot go on, the server takes over.
+ *
+ * @param masks gives an object's mask where the handle of its last round is not known any more
+ * @param others photos that references point to, by digest
+ */
+export async function decode(
+  doc: Doc,
+  objects: DecodeObject[],
+  masks: (id: number) => DecodeObject["previous"],
+  others: (digest: string) => Doc | undefined,
+): Promise<DecodedObject[]> {
+  let listed: readonly string[] | null = names();
+  let round = objects;
+  const began = performance.now();
+  for (let tried = 1; ; tried++) {
+    const by = await startDecoder();
+    await ensureScene(doc);
+    try {
+      if (!isLocal()) await sendReferences(round, others);
+      const found = await by.decode(doc.digest.value ?? "", round, listed);
+      lastMs.value = performance.now() - began;
+      return found;
+    } catch (error) {
+      if (!(error instanceof DecoderError) || error.code === "invalid" || tried >= TRIES) throw error;
+      if (error.code === "no_memory") round = round.map((o) => ({ ...o, previous: masks(o.id) ?? null }));
+      else if (error.code === "no_scene") doc.session = isLocal() ? doc.session : null;
+      else if (error.code === "unavailable") {
+        switchToServer(error.message);
+        round = round.map((o) => ({ ...o, previous: masks(o.id) ?? null }));
+      } else if (!needsServer(round) && listed?.length) {
+        listed = null; // only the label needed the server: better no label than no mask
+      } else {
+        await api.whenOnline();
+        await sendReferences(round, others, true);
+      }
+    }
+  }
+}
+
+function needsServer(objects: DecodeObject[]): boolean {
+  return objects.some((o) => o.prompts.some((p) => p.type === "text" || p.type === "reference"));
+}
+
+async function sendReferences(
+  objects: DecodeObject[],
+  others: (digest: string) => Doc | undefined,
+  again = false,
+): Promise<void> {
+  for (const prompt of objects.flatMap((o) => o.prompts)) {
+    if (prompt.type !== "reference") continue;
+    const other = others(prompt.image);
+    if (!other) throw new DecoderError("invalid", "reference: its photo is not in this project any more");
+    if (again) other.session = null;
+    await ensureImage(other);
+  }
+}
+
+let previewing = false;
+
+/** What a round would give, if that can be told at once: null if the decoder is busy, away or has no scene. */
+export async function previewRound(doc: Doc, object: DecodeObject): Promise<DecodedObject | null> {
+  const digest = doc.digest.value;
+  if (previewing || !decoder || !isLocal() || digest === null || !decoder.hasScene(digest) || doc.pending.value > 0) {
+    return null;
+  }
+  previewing = true;
+  try {
+    return (await decoder.decode(digest, [object], null))[0] ?? null;
+  } catch {
+    return null; // a preview that fails is no preview; the click itself will say why
+  } finally {
+    previewing = false;
+  }
+}
