@@ -110,7 +110,7 @@ def test_bad_sentences_are_named(sentences: Path, change: Callable[[list[dict]],
     ("change", "says"),
     [
         (set_record(ann_id=99), "reference 11: ann_id 99"),
-        (set_record(sentences=[{}]), "reference 11: sentence 0: expected words"),
+        (set_record(sentences=[{}]), "reference 11: expected sentences with their text"),
         (lambda records: [r.update(split="train") for r in records], "no reference has split 'val'; got train"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,12 @@ from PIL import Image
 
 import seem
 from seem.checkpoints.files import save_model
-from seem.data.records import RecordError
-from seem.training.finetune import FinetuneConfig, finetune, table
+from seem.data.coco import read_coco
+from seem.data.records import RecordError, write_records
+from seem.model.prompting import ObjectPrompt
+from seem.model.seem import ImageFeatures
+from seem.training.finetune import FinetuneConfig, FinetuneTask, finetune, table
+from seem.training.loop import TrainConfig
 from tests.tiny import tiny_model, write_photos
 
 
@@ -82,3 +88,33 @@ def test_too_few_photos(coco: Path, tmp_path: Path) -> None:
     (tmp_path / "few.json").write_text(json.dumps(document))
     with pytest.raises(RecordError, match=r"few\.json: expected at least 5 photos with objects, got 3"):
         finetune(coco, tmp_path / "few.json", tmp_path / "out", str(coco / "start.safetensors"))
+
+
+def test_answers_of_later_rounds_are_kept_too(coco: Path, tmp_path: Path) -> None:
+    """A copy that has not learned anything answers alike; corrections carry the mask before them and a click."""
+    records = list(read_coco("own", coco / "coco.json", coco))
+    write_records(records, tmp_path / "train.jsonl")
+    config = TrainConfig(
+        start=str(coco / "start.safetensors"), features="", records=((str(tmp_path / "train.jsonl"), 1.0),)
+    )
+    task = FinetuneTask(config, tmp_path, torch.device("cpu"), keep=1.0)
+    seen: list[ObjectPrompt] = []
+    batch = task.model.batch
+
+    def spy(features: ImageFeatures, objects: Sequence[ObjectPrompt]) -> Any:
+        seen.extend(objects)
+        return batch(features, objects)
+
+    task.objective = lambda features, *_: (features.joint.sum() * 0, {})  # type: ignore[assignment]
+    task.model.batch = spy  # type: ignore[method-assign]
+    for i in range(12):
+        (piece,) = task.losses([[0, i, 0]], lambda x: x)
+        assert float(piece.loss.detach()) == pytest.approx(0, abs=1e-5)
+    later = [p for p in seen if p.previous is not None]
+    assert later and len(later) < len(seen)
+    assert max(len(p.visual) for p in later) > 2
+    assert any(not v.positive for p in later for v in p.visual)
+    with torch.no_grad():
+        task.model.prompt_decoder.up1.weight.mul_(1.5)
+    (piece,) = task.losses([[0, 0, 0]], lambda x: x)
+    assert float(piece.loss.detach()) > 1e-4

@@ -7,18 +7,21 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from seem.checkpoints.files import load_model
-from seem.training.engine import Engine, EngineConfig, rate
+from seem.training.engine import Engine, EngineConfig, Piece, rate
 from seem.training.export import export
 from seem.training.features import feature_path
 from seem.training.loop import SEEMTask, TrainConfig, train
@@ -97,29 +100,36 @@ def test_frozen_parts_stay(folder: Path, tmp_path: Path) -> None:
 
 
 def _two_processes(rank: int, config: TrainConfig, folder: str) -> None:
+    """One step; its gradients and the moving average of the weights."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     trainer = make_engine(config, Path(folder) / "run", rank, 2)
     trainer.train_step()
     if rank == 0:
-        save_file(
-            {n: p.grad for n, p in trainer.learned.items() if p.grad is not None}, f"{folder}/gradients.safetensors"
-        )
+        made = {f"gradient.{n}": p.grad for n, p in trainer.learned.items() if p.grad is not None}
+        save_file(made | {f"average.{n}": p for n, p in trainer.average.items()}, f"{folder}/step.safetensors")
     dist.destroy_process_group()
 
 
 def test_two_processes_take_the_step_of_one(folder: Path, tmp_path: Path) -> None:
-    """Two processes with a photo each, and one with both."""
-    config = write_training(folder, {"clip": 1e9})
+    """Two processes with two photos each, and one with all four."""
+    config = write_training(folder, {"clip": 1e9, "accumulate": 2}, light=1)
     mp.spawn(_two_processes, (config, str(tmp_path)), nprocs=2)
-    together = load_file(tmp_path / "gradients.safetensors")
-    alone = make_engine(write_training(folder, {"clip": 1e9, "accumulate": 2}), tmp_path / "alone")
+    together = load_file(tmp_path / "step.safetensors")
+    four = replace(config, engine=replace(config.engine, accumulate=4))
+    alone = make_engine(four, tmp_path / "alone")
+    before = weights(alone)
     alone.train_step()
-    assert set(together) == set(alone.learned)
-    for name, gradient in together.items():
+    assert {n.removeprefix("gradient.") for n in together if n.startswith("gradient.")} == set(alone.learned)
+    for name, p in alone.learned.items():
         torch.testing.assert_close(
-            gradient, alone.learned[name].grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            together[f"gradient.{name}"], p.grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
+        # Adam's first step is a sign, so a gradient that is nearly nothing may go either way; the others may not
+        moved = (together[f"average.{name}"] - before[name]).abs() > 0
+        clear = p.grad.abs() > 1e-4  # type: ignore[union-attr]
+        assert bool((moved | ~clear).all()), name
+        torch.testing.assert_close(together[f"average.{name}"][clear], alone.average[name][clear], rtol=1e-3, atol=1e-5)
 
 
 def test_photos_are_augmented_without_a_cache(folder: Path, tmp_path: Path) -> None:
@@ -195,6 +205,54 @@ def test_a_bad_gradient_never_reaches_the_weights(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (9, 1.0), (50, 1.0), (85, 0.5), (100, 0.0)])
 def test_rate(step: int, expected: float) -> None:
     assert rate(EngineConfig(steps=100, warmup=10, decay_from=0.7), step) == pytest.approx(expected)
+
+
+def test_the_rate_ends_with_the_time() -> None:
+    config = EngineConfig(steps=100, warmup=10, decay_from=0.5)
+    assert rate(config, 20, 0.75) == pytest.approx(0.5), "three quarters of the time are used up"
+    assert rate(config, 75, 0.2) == pytest.approx(0.5), "three quarters of the steps are done"
+    assert rate(config, 4, 0.75) == pytest.approx(0.25), "during the warm-up too"
+    assert rate(config, 20, 1.2) == 0
+
+
+def test_a_time_budget_that_is_all_there_is_ends_the_rate(folder: Path, tmp_path: Path) -> None:
+    ended = train(write_training(folder, {"end_with_budget": True}), tmp_path / "a", time_budget=1e-6)
+    assert ended.step == 1 and ended.spent > 1
+    assert train(write_training(folder), tmp_path / "b", time_budget=1e-6).spent == 0
+
+
+@pytest.mark.parametrize("how", ["crash", "nan"])
+def test_a_run_that_broke_goes_on_at_its_last_good_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    config = write_training(folder, {"steps": 3, "save_seconds": 0.0})
+    whole = train(config, tmp_path / "whole")
+    losses = SEEMTask.losses
+
+    def broken(self: SEEMTask, seeds: list[list[int]], total: Any) -> Iterator[Piece]:
+        for piece in losses(self, seeds, total):
+            if seeds[0][1] == 2:  # the third step
+                if how == "crash":
+                    raise RuntimeError("the power is gone")
+                piece = piece._replace(loss=piece.loss * math.nan)
+            yield piece
+
+    monkeypatch.setattr(SEEMTask, "losses", broken)
+    with pytest.raises((RuntimeError, FloatingPointError), match=r"power|loss is nan at step 2 on toy/\d"):
+        train(config, tmp_path / "parts")
+    with safe_open(tmp_path / "parts/checkpoint.safetensors", "pt") as f:
+        assert f.metadata()["step"] == "2"
+        assert all(bool(torch.isfinite(f.get_tensor(n)).all()) for n in f.keys())  # noqa: SIM118
+    monkeypatch.undo()
+    parts = train(config, tmp_path / "parts")
+    for name, value in weights(whole).items():
+        assert torch.equal(value, parts.learned[name]), name
+
+
+def test_tensorboard_gets_the_log(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    train(write_training(folder, {"steps": 20, "tensorboard": True}), tmp_path)
+    assert next(iter((tmp_path / "tensorboard").glob("events.*"))).stat().st_size > 500
 
 
 def test_train_saves_resumes_and_exports(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 Gradients are averaged over processes, clipped and applied by AdamW; a moving average of the weights is what is kept.
 Randomness is seeded by (seed, step, photo), where a step's photos are numbered over all processes: two processes with
 one photo each take the step that one process with two takes, and a resumed run the steps of an uninterrupted one.
+With ``sharding = "full"`` the large encoders live in parts on all processes (`sharding`); checkpoints are whole.
 Needs only torch, numpy and safetensors; TensorBoard if the configuration asks for it.
 """
 
@@ -25,6 +26,9 @@ import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from seem.training.sharding import blocks_of, clip_gradients, local, part_of, shard, whole
 
 CHECKPOINT = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -79,20 +83,26 @@ class EngineConfig:
     ema: float = 0.998
     betas: tuple[float, float] = (0.9, 0.98)
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of autocast
+    sharding: Literal["none", "full"] = "none"  # "full": encoder blocks of official variants in parts on all processes
     device: str = "auto"  # "auto" is a GPU if there is one, "cpu", "cuda"
     seed: int = 0
     save_seconds: float = 240.0
+    end_with_budget: bool = False  # a time budget is all there is: the rate falls towards its end
     tensorboard: bool = False
 
 
-def rate(config: EngineConfig, step: int) -> float:
-    """Multiplier of the learning rates: warm-up, then constant with either a linear end or tenths."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
+def rate(config: EngineConfig, step: int, spent: float = 0.0) -> float:
+    """Multiplier of the learning rates: warm-up, then constant with either a linear end or tenths.
+
+    ``spent`` is the share of the time that the run has used: the end comes with the last step or the last second.
+    """
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    done = max(step / config.steps, spent)
     if config.milestones:
-        return 0.1 ** sum(step >= share * config.steps for share in config.milestones)
-    start = config.decay_from * config.steps
-    return 1.0 if step < start else max(0.0, (config.steps - step) / max(1.0, config.steps - start))
+        return warm * 0.1 ** sum(done >= share for share in config.milestones)
+    if done < config.decay_from:
+        return warm
+    return warm * max(0.0, (1.0 - done) / max(1.0 / config.steps, 1.0 - config.decay_from))
 
 
 def pick_device(name: str) -> torch.device:
@@ -104,7 +114,14 @@ def pick_device(name: str) -> torch.device:
 
 class Engine:
     def __init__(self, task: Task, config: EngineConfig, out: Path, rank: int = 0, world: int = 1) -> None:
+        """With sharding every process must make its engine, and call `save` and `resume` like the others.
+
+        Raises ValueError for groups that overlap or are empty, or a sharding that cannot be.
+        """
         self.task, self.config, self.out, self.rank, self.world = task, config, out, rank, world
+        self.sharded = config.sharding == "full"
+        if self.sharded:
+            _shard(task.model, config, world)
         groups = task.groups()
         self.learned = {n: p for g in groups for n, p in g.parameters.items()}
         if len(self.learned) != sum(len(g.parameters) for g in groups) or not self.learned:
@@ -121,6 +138,7 @@ class Engine:
             ],
             lr=1e-4,
             betas=config.betas,
+            foreach=False if self.sharded else None,  # sharded and whole parameters in one group
         )
         self.average = {n: p.detach().clone() for n, p in self.learned.items()}
         self.device = next(iter(self.learned.values())).device
@@ -128,6 +146,7 @@ class Engine:
             self.device.type, enabled=config.precision == "float16" and self.device.type == "cuda"
         )
         self.step, self.seconds = 0, 0.0
+        self.spent = 0.0  # share of the time budget, where that decides the rate
 
     # ---- one step -------------------------------------------------------------------------------------------------
 
@@ -152,17 +171,21 @@ class Engine:
             logs.update({f"n_{k}": 1 for k in piece.log})
         self._average_gradients()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(list(self.learned.values()), self.config.clip)
-        if not (bool(torch.isfinite(norm)) or self.scaler.is_enabled()):  # a scaler skips the step and scales less
-            raise FloatingPointError(f"gradient is {float(norm)} at step {self.step} on {', '.join(keys)}")
+        parameters = list(self.learned.values())
+        if self.sharded:
+            norm = clip_gradients(parameters, self.config.clip)
+        else:
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
+        if not (math.isfinite(norm) or self.scaler.is_enabled()):  # a scaler skips the step and scales less
+            raise FloatingPointError(f"gradient is {norm} at step {self.step} on {', '.join(keys)}")
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate(self.config, self.step)
+            group["lr"] = group["base_lr"] * rate(self.config, self.step, self.spent)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for n, p in self.learned.items():
-                self.average[n].lerp_(p, 1 - decay)
+                local(self.average[n]).lerp_(local(p), 1 - decay)
         self.step += 1
         self.seconds += time.monotonic() - started
         return logs
@@ -186,11 +209,15 @@ class Engine:
                 p.grad = torch.zeros_like(p)
         if self.world == 1:
             return
-        flat = torch.cat([p.grad.flatten() for p in self.learned.values() if p.grad is not None])
+        everywhere = [p for p in self.learned.values() if local(p) is p]
+        for p in self.learned.values():
+            if local(p) is not p and p.grad is not None:
+                local(p.grad).div_(self.world)  # FSDP has added them up
+        flat = torch.cat([p.grad.flatten() for p in everywhere if p.grad is not None])
         dist.all_reduce(flat)
         flat /= self.world
         offset = 0
-        for p in self.learned.values():
+        for p in everywhere:
             assert p.grad is not None
             p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
             offset += p.numel()
@@ -198,17 +225,26 @@ class Engine:
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Everything that a bit-exact resume needs, written to a temporary name first.
+        """Everything that a bit-exact resume needs, written by the first process, to a temporary name first.
 
         Raises OSError if it cannot be written; the checkpoint before it is still whole then.
         """
+        if self.rank and not self.sharded:
+            return
         tensors: dict[str, Tensor] = {}
         for n, p in self.learned.items():
-            tensors[f"model.{n}"] = p.detach()
-            tensors[f"average.{n}"] = self.average[n]
+            kept = {"model": p.detach(), "average": self.average[n]}
             moments = self.optimizer.state.get(p)
             if moments:
-                tensors |= {f"{k}.{n}": moments[k] for k in MOMENTS}
+                kept |= {k: moments[k] for k in MOMENTS}
+            for kind, value in kept.items():
+                gathered = whole(value)  # every process takes part, one holds the result
+                if self.rank == 0:
+                    tensors[f"{kind}.{n}"] = gathered.contiguous()
+        if self.rank == 0:
+            self._write(tensors)
+
+    def _write(self, tensors: dict[str, Tensor]) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         metadata = {
             "step": str(self.step),
@@ -217,7 +253,7 @@ class Engine:
         }
         temporary = self.out / f"checkpoint.{os.getpid()}.tmp"
         try:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
+            save_file(tensors, temporary, metadata)
             self.task.save_notes(self.out)
             temporary.replace(self.out / CHECKPOINT)
         except Exception as error:  # safetensors has its own type for a full disk
@@ -240,11 +276,11 @@ class Engine:
         self.scaler.load_state_dict(json.loads(metadata["scaler"]))
         with torch.no_grad():
             for n, p in self.learned.items():
-                p.copy_(tensors[f"model.{n}"])
-                self.average[n].copy_(tensors[f"average.{n}"])
+                local(p).copy_(local(part_of(tensors[f"model.{n}"], p)))
+                local(self.average[n]).copy_(local(part_of(tensors[f"average.{n}"], p)))
                 if f"step.{n}" in tensors:
                     self.optimizer.state[p] = {
-                        k: v if k == "step" else v.to(self.device)
+                        k: v if k == "step" else part_of(v.to(self.device), p)
                         for k, v in ((k, tensors[f"{k}.{n}"].clone()) for k in MOMENTS)
                     }
         return True
@@ -253,7 +289,17 @@ class Engine:
         """Put the moving average in place of the learned weights; training cannot go on after it."""
         with torch.no_grad():
             for n, p in self.learned.items():
-                p.copy_(self.average[n])
+                local(p).copy_(local(self.average[n]))
+
+
+def _shard(model: nn.Module, config: EngineConfig, world: int) -> None:
+    if world == 1:
+        raise ValueError('sharding is "full" with one process; expected two or more (seem train --processes N)')
+    if config.precision == "float16":
+        raise ValueError('precision is "float16" with sharding = "full"; expected "bfloat16" or "float32"')
+    if not blocks_of(model):
+        raise ValueError(f'sharding is "full" for {type(model).__name__}; expected an official variant')
+    shard(model, init_device_mesh(next(model.parameters()).device.type, (world,)))
 
 
 def place() -> tuple[int, int]:
@@ -270,6 +316,8 @@ def train(
     """
     rank, world = place()
     device = pick_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -280,8 +328,7 @@ def train(
             print(f"{'resumed at' if resumed else 'from'} step {engine.step}; {engine.task.describe()}", flush=True)
         with _board(config, out, rank) as board:
             _loop(engine, time_budget, board)
-        if rank == 0:
-            engine.save()
+        engine.save()
     finally:
         if world > 1:
             dist.destroy_process_group()
@@ -296,9 +343,8 @@ def _loop(engine: Engine, time_budget: float | None, board: Any) -> None:
             window.update(engine.train_step())
             now = time.monotonic()
             spent = bool(stop) or (time_budget is not None and now - started > time_budget)
-            over = torch.tensor(float(spent), device=engine.device)
-            if engine.world > 1:
-                dist.broadcast(over, 0)
+            due = now - saved > engine.config.save_seconds
+            over, save, engine.spent = _as_the_first([spent, due, _share(engine, now - started, time_budget)], engine)
             if engine.rank == 0 and engine.step % LOG_EVERY == 0:
                 means = {k: round(v / window[f"n_{k}"], 4) for k, v in window.items() if not k.startswith("n_")}
                 print(json.dumps({"step": engine.step, "seconds": round(engine.seconds), **means}), flush=True)
@@ -306,11 +352,25 @@ def _loop(engine: Engine, time_budget: float | None, board: Any) -> None:
                     for name, value in means.items():
                         board.add_scalar(name, value, engine.step)
                 window.clear()
-            if engine.rank == 0 and now - saved > engine.config.save_seconds:
+            if save:
                 engine.save()
                 saved = now
             if over:
                 return
+
+
+def _share(engine: Engine, seconds: float, time_budget: float | None) -> float:
+    return seconds / time_budget if engine.config.end_with_budget and time_budget else 0.0
+
+
+def _as_the_first(answers: list[float], engine: Engine) -> list[float]:
+    """What the first process says, in every process: their clocks differ, and they have to stop and save together."""
+    if engine.world == 1:
+        return answers
+    shared = torch.tensor(answers, dtype=torch.float64, device=engine.device)
+    dist.broadcast(shared, 0)
+    told: list[float] = shared.tolist()
+    return told
 
 
 @contextlib.contextmanager
