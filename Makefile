@@ -47,7 +47,7 @@ pictures: $(VENV)/.installed
 	$(BIN)/python examples/make_pictures.py
 
 # --no-compile: torch has ten thousand modules, and Python compiles those it uses.
-INSTALL = $(BIN)/python -m pip install -q --no-compile -c constraints.txt
+INSTALL ?= $(BIN)/python -m pip install -q --no-compile -c constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); torch is large, so this takes a minute or two."

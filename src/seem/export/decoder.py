@@ -159,7 +159,9 @@ class Decode(nn.Module):
     def _image_mask(self, previous: Tensor, grid: tuple[int, int], length: int) -> Tensor:
         """Only memory rows are confined, to the previous mask: (N, 1, rows, cells)."""
         inside = self.network.prompt_decoder._inside(previous[:, None], grid)[:, :, None]  # (N, 1, 1, cells)
-        memory = torch.arange(length, device=previous.device) >= length - self.network.config.prompt_decoder.memory_tokens
+        memory = (
+            torch.arange(length, device=previous.device) >= length - self.network.config.prompt_decoder.memory_tokens
+        )
         return inside | ~memory[:, None]
 
     def _dense(self, drawn: Tensor, previous: Tensor) -> Tensor:

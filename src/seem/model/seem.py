@@ -421,10 +421,15 @@ class SEEM(nn.Module):
         logits = torch.cat([found.logits, decoded.logits[rows, decoded.selected]])
         embeddings = torch.cat([found.embeddings, decoded.embeddings[rows, decoded.selected]])
         scores = torch.cat([found.scores, decoded.scores[rows, decoded.selected]])
+        return ObjectQueries(logits, embeddings, scores, *self.shown(heat, logits))
+
+    @staticmethod
+    def shown(heat: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What a phrase's heat map (h/8, w/8) in 0..1 says of masks (Q, h/4, w/4): its mean inside each, and the share
+        of all of it that lies inside; (Q,) both."""
         weight = F.adaptive_avg_pool2d((logits > 0).float()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
         inside = weight @ heat.flatten()
-        presence = inside / weight.sum(1).clamp_min(1e-4)
-        return ObjectQueries(logits, embeddings, scores, presence, inside / heat.sum().clamp_min(1e-4))
+        return inside / weight.sum(1).clamp_min(1e-4), inside / heat.sum().clamp_min(1e-4)
 
     # ---- names ----------------------------------------------------------------------------------------------------
 

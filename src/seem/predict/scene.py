@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
+from seem.model.seem import ObjectQueries
 from seem.predict.encoding import object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
@@ -25,6 +27,7 @@ from seem.predict.instances import (
     label_probabilities,
     match_probabilities,
     phrase_scores,
+    text_scores,
 )
 from seem.predict.panoptic import (
     STUFF_SCORE,
@@ -41,7 +44,7 @@ from seem.vocabulary import OTHERS, Category, VocabularyLike, parse_vocabulary
 if TYPE_CHECKING:
     import os
 
-    from seem.model.seem import SEEM, Decoded, ImageFeatures, ObjectQueries
+    from seem.model.seem import SEEM, Decoded, ImageFeatures
     from seem.predict.model import Model
 
 SCENE_VERSION = 1
@@ -172,17 +175,30 @@ class Scene:
                     found = [(names[i], value) for i, value in pairs]
                 results += [self._result(decoded, n, s, *found[n]) for n, s in enumerate(selected)]
             for n, item in enumerate(objects):
-                if (placed := self._placed(item)) is not None:
-                    results[n] = self._region(*placed, names)
+                alone = len(item.texts) == 1 and not item.visual and not item.references and item.previous is None
+                if alone:
+                    results[n] = self._phrase(item.texts[0], results[n], names)
         return results
 
-    def _placed(self, item: ObjectPrompt) -> tuple[ObjectQueries, int] | None:
-        """What "the dog on the left" means, by itself: which of all the dogs. None if it is not such a phrase, or if
-        there are not several dogs; then the network answers the whole phrase."""
-        alone = len(item.texts) == 1 and not item.visual and not item.references and item.previous is None
-        if not alone or not getattr(self._network, "places_by_geometry", False):
-            return None
-        place = parse_place(item.texts[0])
+    def _phrase(self, phrase: str, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
+        """A phrase by itself: a place chooses among instances, and the score says whether the phrase fits at all."""
+        if (placed := self._placed(phrase)) is not None:
+            return self._region(*placed, names)
+        if not getattr(self._network.config, "text_score_weights", ()):
+            return result
+        device = self._network.device
+        region = ObjectQueries(
+            torch.tensor(result.logits[None], device=device),
+            torch.tensor(result.embedding[None], device=device),
+            torch.tensor([result.score], device=device),
+        )
+        score = text_scores(self._network, self._features, region, phrase)
+        return dataclasses.replace(result, score=float(score[0]))
+
+    def _placed(self, phrase: str) -> tuple[ObjectQueries, int] | None:
+        """What "the dog on the left" means: which of all the dogs. None if it is not such a phrase, or if there are
+        not several dogs; then the network answers the whole phrase."""
+        place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         if place is None:
             return None
         queries = self._network.propose(self._features, place.name)
