@@ -419,6 +419,19 @@ def serve(context: typer.Context) -> None:
     _pass_on(serve_app, context)
 
 
+@app.command(short_help="Segment a collection of photos.", context_settings=_PASS_ON, add_help_option=False)
+def batch(context: typer.Context) -> None:
+    """Segment a whole collection: seem batch --help.
+
+    \b
+    Example:
+      seem batch photos --text dog --out dogs
+    """
+    from seem.batch.cli import batch_app
+
+    _pass_on(batch_app, context)
+
+
 def _pass_on(sub_app: typer.Typer, context: typer.Context) -> None:
     code = sub_app(args=context.args, prog_name=context.command_path, standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)

@@ -19,6 +19,7 @@ from torch import Tensor
 from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
+from seem.predict import everything
 from seem.predict.encoding import object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
@@ -300,8 +301,7 @@ class Scene:
         """
         phrase = (text if isinstance(text, Text) else Text(text)).phrase
         threshold = _unit("threshold", threshold)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
+        _check_limit(limit)
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         name = phrase if place is None else place.name
         with torch.no_grad():
@@ -367,6 +367,42 @@ class Scene:
             )
             for q in order
         ]
+
+    def everything(
+        self,
+        points_per_side: int = everything.POINTS_PER_SIDE,
+        threshold: float = everything.SCORE,
+        stability: float = everything.STABILITY,
+        overlap: float = everything.OVERLAP,
+        min_area: float = everything.MIN_AREA,
+        vocabulary: VocabularyLike | None = None,
+        label: bool = True,
+        limit: int | None = None,
+    ) -> list[Segmentation]:
+        """Every mask that clicks all over the image give: things and their parts, overlapping, best first.
+
+        Args:
+            points_per_side: of the grid of clicks, 1 to 128. More finds smaller things and takes longer.
+            threshold: 0..1, least score of a mask.
+            stability: 0..1, how little a mask must change between a laxer and a stricter threshold.
+            overlap: 0..1, most IoU of two results; the better one stays.
+            min_area: pixels; smaller masks, islands and holes are left out.
+            vocabulary, label: as in `segment`.
+            limit: at most that many.
+
+        Raises:
+            ValueError, TypeError: a number that is not in its range, or a bad vocabulary.
+        """
+        if isinstance(points_per_side, bool) or not isinstance(points_per_side, int):
+            raise TypeError(f"points_per_side: expected a whole number, got {_show(points_per_side)}")
+        if not 1 <= points_per_side <= everything.MAX_POINTS_PER_SIDE:
+            raise ValueError(f"points_per_side: expected 1 to {everything.MAX_POINTS_PER_SIDE}, got {points_per_side}")
+        if isinstance(min_area, (bool, str)) or not isinstance(min_area, (int, float)) or not 0 <= min_area < np.inf:
+            raise ValueError(f"min_area: expected a number of pixels from 0, got {_show(min_area)}")
+        _check_limit(limit)
+        names = [category.name for category in self._vocabulary(vocabulary)] if label else None
+        thresholds = _unit("threshold", threshold), _unit("stability", stability), _unit("overlap", overlap)
+        return everything.everything(self, points_per_side, *thresholds, min_area, names, limit)
 
     def panoptic(
         self,
@@ -543,6 +579,11 @@ def _array(tensor: Tensor) -> np.ndarray:
 def _check_list(name: str, value: object, expected: str) -> None:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"{name}: expected {expected}, got {_show(value)}")
+
+
+def _check_limit(limit: object) -> None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
 
 
 def _unit(name: str, value: float) -> float:
