@@ -22,5 +22,5 @@ export default defineConfig({
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   server: { headers: isolation, proxy: { "/v1": server, "/health": server } },
   preview: { headers: isolation },
-  test: { include: ["src/**/*.test.ts"], environment: "node" },
+  test: { include: ["src/**/*.test.ts"], environment: "node", setupFiles: ["src/testing.ts"] },
 });
