@@ -19,13 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seem.model.layers import Attention
 from seem.model.pixel_decoder import PixelMaps
-from seem.model.prompt_decoder import ImageState
+from seem.model.prompt_decoder import TwoWayLayer, _multiply
 from seem.model.seem import SEEM
 from seem.model.visual_sampler import NEGATIVE, POSITIVE
 
 NO_POINT = -1  # kind of a row that only fills up
 UNLIKE = -1e4  # heat of a reference that is not there, below any real one
+BLOCKED = -1e9  # added to what may not be attended to
 
 
 class Prepare(nn.Module):
@@ -37,12 +39,13 @@ class Prepare(nn.Module):
 
     def forward(
         self, embedding: Tensor, semantic: Tensor, middle: Tensor, fine: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """The maps of a scene, as `ImageFeatures.to_tensors` names them, in float32.
 
         Returns:
             stream (1, h16, w16, dim): the image stream that no prompt was added to.
             first (1, h16, w16, C): the first layer's projection of it.
+            cells (h16, w16, dim): the image stream bare, for the points' tokens.
             middle_skip (1, 2 h16, 2 w16, 64), fine_skip (1, h4, w4, mask_dim): added inside the upsampling.
             joint (2 h16, 2 w16, D): pixel embeddings, L2-normalised.
             length (2 h16, 2 w16, 1): what they were divided by.
@@ -58,7 +61,10 @@ class Prepare(nn.Module):
         pixels = joint[0].permute(1, 2, 0)
         length = pixels.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         stream = (state.stream + decoder.no_dense.weight).view(1, h, w, -1)
-        return stream, state.plain.view(1, h, w, -1), state.middle, state.fine, pixels / length, length, bias1, bias2
+        assert decoder.up1.bias is not None and decoder.up2.bias is not None
+        middle_skip, fine_skip = state.middle + decoder.up1.bias, state.fine + decoder.up2.bias
+        first, cells = state.plain.view(1, h, w, -1), embedding[0].permute(1, 2, 0).contiguous()
+        return stream, first, cells, middle_skip, fine_skip, pixels / length, length, bias1, bias2
 
 
 class Maps(nn.Module):
@@ -147,7 +153,11 @@ class Maps(nn.Module):
 
 
 class Decode(nn.Module):
-    """One round: all prompts of N objects -> for each its best mask, a score, a class embedding, names."""
+    """One round: all prompts of N objects -> for each its best mask, a score, a class embedding, names.
+
+    It spells out what `PromptDecoder` does, because a browser pays for every node: masks are added, not chosen by; large
+    products are of two axes, so that their bias is part of them; the candidates' perceptrons are one batch.
+    """
 
     def __init__(self, network: SEEM) -> None:
         super().__init__()
@@ -158,13 +168,13 @@ class Decode(nn.Module):
         stream: Tensor,
         first: Tensor,
         which: Tensor,
+        cells: Tensor,
         middle_skip: Tensor,
         fine_skip: Tensor,
         joint: Tensor,
         length: Tensor,
         bias1: Tensor,
         bias2: Tensor,
-        embedding: Tensor,
         size: Tensor,
         points: Tensor,
         kinds: Tensor,
@@ -179,8 +189,7 @@ class Decode(nn.Module):
         Args:
             stream, first: (B, …) from `Prepare` or `Maps`.
             which: (N,) the row of them that each object reads.
-            middle_skip, fine_skip, joint, length, bias1, bias2: from `Prepare`.
-            embedding: (1, dim, h16, w16) of the scene.
+            cells, middle_skip, fine_skip, joint, length, bias1, bias2: from `Prepare`.
             size: (2,) height and width of the encoded, unpadded image.
             points: (N, P, 2) xy in pixels of the encoded image.
             kinds: (N, P) -1 none, 0 negative, 1 positive, 2 and 3 a box's first and second corner.
@@ -193,70 +202,117 @@ class Decode(nn.Module):
             logits (N, h4, w4), score (N,), class embedding (N, D), probabilities (N, K).
         """
         network, decoder = self.network, self.network.prompt_decoder
-        c = network.config.prompt_decoder
-        d, (h, w), n = c.cross_dim, stream.shape[1:3], points.shape[0]
-        seen = torch.cat([self._point_tokens(embedding, points, kinds), tokens], 1)
-        has_point, remembers = kinds > NO_POINT, has_previous > 0
-        grounding = ~has_point.any(1)
-        queries = torch.where(
-            grounding[:, None, None], decoder.grounding_queries.weight, decoder.spatial_queries.weight
-        )
-        memory = decoder.memory.weight.expand(n, -1, -1)
-        x = pos = torch.cat([decoder.score_token.weight.expand(n, -1, -1), queries, seen, memory], 1)
-        always = (has_previous >= 0)[:, None].expand(-1, 1 + c.candidates)
-        memories = remembers[:, None].expand(-1, c.memory_tokens)
-        column = torch.cat([always, has_point, has_token > 0, memories], 1)[:, None, None]
-        image_mask = self._image_mask(previous, remembers, (h, w), x.shape[1])
-
+        c, (h, w) = network.config.prompt_decoder, stream.shape[1:3]
+        d = c.cross_dim
+        x, column, image_mask = self._rows(cells, points, kinds, tokens, has_token, previous, has_previous, (h, w))
+        pos = x  # a token's position is the token itself at insertion
         index = which.long()
-        image_stream = stream.flatten(1, 2)[index]
-        read = first.flatten(1, 2)[index]
-        biases = (bias1.flatten(1, 2), bias2.flatten(1, 2))
+        image = stream.index_select(0, index).flatten(1, 2)  # (N, cells, dim)
+        read = first.index_select(0, index).flatten(1, 2)
         for i, layer in enumerate(decoder.two_way):
             if i:
-                read = F.linear(image_stream, layer.stream_weights()[0]) + biases[i - 1]
-            keys = layer.to_image.split(read[..., :d]), layer.to_image.split(read[..., d : 2 * d])
-            x = layer.tokens(x, pos, keys, column, image_mask)
-            image_stream = layer.image(image_stream, read[..., 2 * d :], x, pos, column)
+                read = _linear(image, layer.stream_weights()[0]) + bias1.flatten(1, 2)
+            x = self._tokens(layer, x, pos, (read[..., :d], read[..., d : 2 * d]), column, image_mask)
+            turn = layer.from_tokens
+            seen = _attend(turn, read[..., 2 * d :], turn.k_proj(x + pos), turn.v_proj(x), column)
+            image = layer.norm4(image + seen)
         last = decoder.final_attn
-        read = F.linear(image_stream, torch.cat([last.k_proj.weight, last.v_proj.weight])) + biases[-1]
-        keys = last.split(read[..., :d]), last.split(read[..., d:])
-        x = decoder.final_norm(x + last.attend(x + pos, keys, image_mask))
+        read = _linear(image, torch.cat([last.k_proj.weight, last.v_proj.weight])) + bias2.flatten(1, 2)
+        x = decoder.final_norm(x + _attend(last, last.q_proj(x + pos), read[..., :d], read[..., d:], image_mask))
 
-        image = ImageState(image_stream, (h, w), [], first, middle_skip, fine_skip, joint)
         rows = x[:, 1 : 1 + c.candidates]
-        logits = decoder._masks(rows, decoder.mask_features(image_stream, image))  # (N, S, h4, w4)
+        logits = self._masks(rows, image.unflatten(1, (h, w)), middle_skip, fine_skip)  # (N, S, h4, w4)
         scores = decoder.iou_head(x[:, 0]).clamp(0, 1)
         embeddings = F.normalize(self._pool(joint, length, logits) + network.class_embed(rows), dim=-1)  # (N, S, D)
         rank = scores + 0.5 * self._agreement(logits, size, points, kinds)
         rank = rank + 0.5 * (embeddings @ F.normalize(text, dim=-1)[:, :, None])[..., 0]
         best = rank.argmax(-1)
-        row = torch.arange(n, device=best.device)
+        row = torch.arange(points.shape[0], device=best.device)
         chosen = embeddings[row, best]
-        return logits[row, best], scores[row, best], chosen, network.class_logits(chosen, names).softmax(-1)
+        mask = logits.flatten(0, 1).index_select(0, row * c.candidates + best)
+        return mask, scores[row, best], chosen, network.class_logits(chosen, names).softmax(-1)
 
-    def _point_tokens(self, embedding: Tensor, points: Tensor, kinds: Tensor) -> Tensor:
+    # ---- tokens ---------------------------------------------------------------------------------------------------
+
+    def _rows(
+        self,
+        cells: Tensor,
+        points: Tensor,
+        kinds: Tensor,
+        tokens: Tensor,
+        has_token: Tensor,
+        previous: Tensor,
+        has_previous: Tensor,
+        grid: tuple[int, int],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The token rows (N, L, dim) and what is added to attention: (N, 1, 1, L) to rows, (N, 1, L, cells) to cells."""
+        decoder, c = self.network.prompt_decoder, self.network.config.prompt_decoder
+        n = points.shape[0]
+        has_point = (kinds > NO_POINT).float()
+        named_only = (has_point.amax(1) <= 0)[:, None, None]
+        queries = torch.where(named_only, decoder.grounding_queries.weight, decoder.spatial_queries.weight)
+        seen = self._point_tokens(cells, points, kinds, grid)
+        score, memory = decoder.score_token.weight.expand(n, -1, -1), decoder.memory.weight.expand(n, -1, -1)
+        x = torch.cat([score, queries, seen, tokens, memory], 1)
+        remembers = has_previous[:, None]
+        always, memories = torch.ones_like(remembers), remembers.expand(-1, c.memory_tokens)
+        valid = torch.cat([always.expand(-1, 1 + c.candidates), has_point, has_token, memories], 1)
+        inside = decoder._inside(previous[:, None], grid).float()  # (N, 1, cells)
+        is_memory = torch.cat([torch.zeros_like(valid[:, c.memory_tokens :]), memories], 1)  # (N, L)
+        confined = is_memory[:, None, :, None] * (1 - inside)[:, :, None]
+        return x, BLOCKED * (1 - valid)[:, None, None], BLOCKED * confined
+
+    def _point_tokens(self, cells: Tensor, points: Tensor, kinds: Tensor, grid: tuple[int, int]) -> Tensor:
         """`VisualSampler.forward` of N objects: (N, P, dim)."""
-        sampler, (h, w) = self.network.visual_sampler, embedding.shape[-2:]
+        sampler, (h, w) = self.network.visual_sampler, grid
         x = (points[..., 0] / 16 - 0.5).clamp(min=0).minimum(torch.tensor(w - 1.0))
         y = (points[..., 1] / 16 - 0.5).clamp(min=0).minimum(torch.tensor(h - 1.0))
         x0, y0 = x.floor(), y.floor()
         right, down = (x - x0)[..., None], (y - y0)[..., None]
         left_column, top_row = x0.long(), y0.long()
         right_column, bottom_row = (left_column + 1).clamp(max=w - 1), (top_row + 1).clamp(max=h - 1)
-        flat = embedding[0].flatten(1).T  # (h16 * w16, dim)
-        top = flat[top_row * w + left_column] * (1 - right) + flat[top_row * w + right_column] * right
-        bottom = flat[bottom_row * w + left_column] * (1 - right) + flat[bottom_row * w + right_column] * right
-        out: Tensor = sampler.content(top * (1 - down) + bottom * down) + sampler.kind(kinds.clamp(min=0).long())
+        corners = [top_row * w + left_column, top_row * w + right_column]
+        corners += [bottom_row * w + left_column, bottom_row * w + right_column]
+        a, b, c, d = F.embedding(torch.stack(corners), cells.flatten(0, 1))
+        read = (a * (1 - right) + b * right) * (1 - down) + (c * (1 - right) + d * right) * down
+        out: Tensor = sampler.content(read) + sampler.kind(kinds.clamp(min=0).long())
         if sampler.config.token_position:
             out = out + sampler.position(points / sampler.config.position_canvas)
         return out
 
-    def _image_mask(self, previous: Tensor, remembers: Tensor, grid: tuple[int, int], length: int) -> Tensor:
-        """Only memory rows are confined, to the previous mask: (N, 1, rows, cells)."""
-        inside = self.network.prompt_decoder._inside(previous[:, None], grid) | ~remembers[:, None, None]
-        memory = torch.arange(length, device=previous.device) >= length - self.network.config.prompt_decoder.memory_tokens
-        return inside[:, :, None] | ~memory[:, None]
+    def _tokens(
+        self,
+        layer: TwoWayLayer,
+        x: Tensor,
+        pos: Tensor,
+        keys: tuple[Tensor, Tensor],
+        column: Tensor,
+        image_mask: Tensor,
+    ) -> Tensor:
+        """`TwoWayLayer.tokens` with masks that are added."""
+        own = layer.self_attn
+        asked = x if layer.first else x + pos
+        y = _attend(own, own.q_proj(asked), own.k_proj(asked), own.v_proj(x), column)
+        x = layer.norm1(y if layer.first else x + y)
+        x = layer.norm2(x + _attend(layer.to_image, layer.to_image.q_proj(x + pos), *keys, image_mask))
+        return layer.norm3(x + layer.mlp(x))
+
+    # ---- masks ----------------------------------------------------------------------------------------------------
+
+    def _masks(self, rows: Tensor, image: Tensor, middle_skip: Tensor, fine_skip: Tensor) -> Tensor:
+        """(N, S, dim) and (N, h16, w16, dim) -> mask logits (N, S, h4, w4)."""
+        decoder = self.network.prompt_decoder
+        y = _double(image, decoder.up1) + middle_skip
+        norm = decoder.up_norm
+        y = F.gelu(F.layer_norm(y, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+        features = F.gelu(_double(y, decoder.up2) + fine_skip)  # (N, h4, w4, mask_dim)
+        embed = rows.transpose(0, 1)  # (S, N, dim)
+        heads = [list(head.layers) for head in decoder.mask_embed]
+        for depth in range(len(heads[0])):
+            weight = torch.stack([head[depth].weight for head in heads]).transpose(1, 2)
+            bias = torch.stack([head[depth].bias for head in heads])[:, None]
+            embed = (embed if depth == 0 else F.relu(embed)) @ weight + bias
+        return _multiply(embed.transpose(0, 1), features)
 
     def _pool(self, joint: Tensor, length: Tensor, logits: Tensor) -> Tensor:
         """Mean pixel embedding inside each mask: (N, S, D)."""
@@ -273,3 +329,25 @@ class Decode(nn.Module):
         agreement = torch.where((kinds == POSITIVE)[:, None], inside, 1 - inside)
         click = ((kinds == POSITIVE) | (kinds == NEGATIVE)).float()[:, None]
         return (agreement * click).sum(-1) / click.sum(-1).clamp(min=1)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(N, rows, in) -> (N, rows, out) as one product of two axes."""
+    return F.linear(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
+
+
+def _attend(a: Attention, query: Tensor, key: Tensor, value: Tensor, added: Tensor) -> Tensor:
+    """Attention of projected (N, n, inner) rows; ``added``, to the logits, is broadcastable to (N, heads, n, keys)."""
+    q, k, v = a.split(query), a.split(key), a.split(value)
+    q = q * (q.shape[-1] ** -0.5)
+    y = (q @ k.transpose(-1, -2) + added).softmax(-1) @ v
+    return _linear(y.transpose(1, 2).flatten(2), a.out_proj.weight, a.out_proj.bias)
+
+
+def _double(x: Tensor, up: nn.ConvTranspose2d) -> Tensor:
+    """A 2x2 transposed convolution of stride 2 on (N, h, w, C) without its bias, which `Prepare` has added."""
+    n, h, w, c = x.shape
+    out = up.weight.shape[1]
+    weight = up.weight.permute(2, 3, 1, 0).reshape(4 * out, c)
+    y = F.linear(x.flatten(0, 2), weight).view(n, h, w, 2, 2, out)
+    return y.transpose(2, 3).reshape(n, 2 * h, 2 * w, out)

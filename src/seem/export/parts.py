@@ -94,7 +94,7 @@ def decoder_parts(network: SEEM) -> list[Part]:
         "which": Array(("N",), "int32", EXAMPLE["B"]),
     }
     rest = {name: array for name, array in shared.items() if name not in streams}
-    inputs = streams | rest | {"embedding": maps["embedding"]} | each
+    inputs = streams | rest | each
     decode = Part("decode", Decode(network), inputs, ("logits", "score", "class_embedding", "probabilities"))
     return [prepare, added, decode]
 
@@ -127,6 +127,7 @@ def _prepared(config: SEEMConfig) -> dict[str, Array]:
     return {
         "stream": Array((1, "h16", "w16", c.dim)),
         "first": Array((1, "h16", "w16", 3 * c.cross_dim)),
+        "cells": Array(("h16", "w16", c.dim)),
         "middle_skip": Array((1, "2*h16", "2*w16", 64)),
         "fine_skip": Array((1, "4*h16", "4*w16", c.mask_dim)),
         "joint": Array(("2*h16", "2*w16", joint)),

@@ -154,7 +154,7 @@ export class Engine {
   private async prepare(file: SceneFile): Promise<Feeds> {
     const feeds: Feeds = {};
     for (const name of MAPS) feeds[name] = this.float(file.maps[name].data, file.maps[name].shape);
-    return { ...(await this.graphs.prepare.run(feeds)), embedding: feeds["embedding"]! };
+    return this.graphs.prepare.run(feeds);
   }
 
   private async run(scene: Scene, b: Batch, names: Names | null): Promise<Feeds> {
