@@ -37,18 +37,19 @@ if TYPE_CHECKING:
     from seem.predict.model import Model
 
 FORMAT = 1  # of decoder.json and of the graphs' inputs
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "packed")
 PARTS = ("decoder", "image", "text")
 OPSET = 20
+EXACT = 0.01  # of a step of int8: weights that were stored in it come this close
 SMALL = 1024  # elements; below this a tensor stays float32
 _LOCK = threading.Lock()
 
 
-def decoder_files(model: Model, precision: str = "int8") -> dict[str, Path]:
+def decoder_files(model: Model, precision: str = "packed") -> dict[str, Path]:
     """The decoder of a model for a browser: prepare.onnx, maps.onnx, decode.onnx and decoder.json, by name.
 
     The first call for some weights exports (about half a minute) into the cache folder; later ones find the files.
-    The shipped weights are stored in int8, so int8 loses nothing of them.
+    Shipped weights lie in int8 and float16, so "packed" loses next to nothing of them.
 
     Raises:
         ImportError: the packages of the extra "onnx" are not installed.
@@ -74,16 +75,15 @@ def export_onnx(
     out: Path,
     precision: str = "fp32",
     parts: Iterable[str] = PARTS,
-    tell: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Write a model's parts as ONNX files into a folder, which is made if it is not there.
 
     Args:
         out: the folder; files of the same names are replaced, each whole.
-        precision: how weights are stored: "fp32", "fp16" or "int8".
+        precision: how weights are stored: "fp32", "fp16", "int8", or "packed": int8 where that changes nothing, as in
+            weights that come from int8, else float16.
         parts: some of "decoder" (prepare.onnx, maps.onnx, decode.onnx, decoder.json), "image" (image.onnx) and "text"
             (text.onnx, tokenizer.json).
-        tell: called with a line for each file.
 
     Raises:
         ImportError, ValueError: as `decoder_files`; a part that there is not.
@@ -108,7 +108,6 @@ def export_onnx(
             target = out / path.name
             os.replace(path, target)
             written.append(target)
-            tell(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
     return written
 
 
@@ -274,7 +273,7 @@ def _quiet() -> Iterator[None]:
 
 
 def pack_weights(model: onnx.ModelProto, precision: str) -> None:
-    """Store the float32 weights of a graph as "fp16", or as "int8" with scales, in place; "fp32" leaves them.
+    """Store the float32 weights of a graph smaller, in place; `export_onnx` says what the precisions mean.
 
     int8 is for tensors of two axes and more, with a scale per channel of the axis that rounds least (which of the axes
     is the output channel depends on the operator); other tensors become float16. Tensors of fewer than `SMALL`
@@ -292,8 +291,11 @@ def pack_weights(model: onnx.ModelProto, precision: str) -> None:
             kept.append(tensor)
             continue
         name = tensor.name
-        if precision == "int8" and values.ndim >= 2:
-            whole, scale = quantize(values)
+        found = quantize(values) if precision != "fp16" and values.ndim >= 2 else None
+        if found is not None and precision == "packed" and np.abs(found[0] - values / found[1]).max() > EXACT:
+            found = None
+        if found is not None:
+            whole, scale = found
             kept += [numpy_helper.from_array(whole, f"{name}.int8"), numpy_helper.from_array(scale, f"{name}.scale")]
             nodes.append(helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=TensorProto.FLOAT))
             nodes.append(helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]))
