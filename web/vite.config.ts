@@ -1,3 +1,4 @@
+import { defaultClientConditions } from "vite";
 import { defineConfig } from "vitest/config";
 
 // The page is served by `seem serve` from inside the Python package; `npm run dev` talks to a server on the default port.
@@ -17,7 +18,9 @@ export default defineConfig({
     modulePreload: { polyfill: false },
   },
   worker: { format: "es" },
+  // onnxruntime-web without its glue inlined: its threads start from that file, not from our worker's
+  resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   server: { headers: isolation, proxy: { "/v1": server, "/health": server } },
   preview: { headers: isolation },
-  test: { include: ["src/**/*.test.ts"], environment: "node" },
+  test: { include: ["src/**/*.test.ts"], environment: "node", setupFiles: ["src/testing.ts"] },
 });

@@ -432,6 +432,19 @@ def batch(context: typer.Context) -> None:
     _pass_on(batch_app, context)
 
 
+@app.command(short_help="Write a model as ONNX files.", context_settings=_PASS_ON, add_help_option=False)
+def export(context: typer.Context) -> None:
+    """Write a model's parts as files for other runtimes: seem export --help.
+
+    \b
+    Example:
+      seem export onnx --out onnx --precision fp16
+    """
+    from seem.export.cli import export_app
+
+    _pass_on(export_app, context)
+
+
 def _pass_on(sub_app: typer.Typer, context: typer.Context) -> None:
     code = sub_app(args=context.args, prog_name=context.command_path, standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)

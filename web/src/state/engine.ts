@@ -15,7 +15,6 @@ export const whyRemote = signal("");
 /** milliseconds that the last round took to its mask */
 export const lastMs = signal<number | null>(null);
 
-type CreateDecoder = (options: import("../decoder/types").DecoderOptions) => Decoder;
 let decoder: Decoder | null = null;
 let starting: Promise<Decoder> | null = null;
 
@@ -25,9 +24,7 @@ async function startLocal(): Promise<Decoder> {
   const forced = new URLSearchParams(location.search).get("decoder");
   if (forced === "server") throw new Error("?decoder=server");
   if (!info.value?.decoder.available) throw new DecoderError("unavailable", "the server offers no decoder");
-  const [load] = Object.values(import.meta.glob<{ createDecoder: CreateDecoder }>("../decoder/index.ts"));
-  if (!load) throw new Error("no decoder");
-  const { createDecoder } = await load();
+  const { createDecoder } = await import("../decoder");
   const local = createDecoder({
     baseUrl: api.base,
     fetch: api.sessionFetch,
