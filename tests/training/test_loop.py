@@ -22,6 +22,7 @@ from seem.training.engine import Engine, EngineConfig, rate
 from seem.training.export import export
 from seem.training.features import feature_path
 from seem.training.loop import SEEMTask, TrainConfig, train
+from seem.training.simulate import FIRST_PROMPTS, NO_MISTAKES
 from tests.tiny import write_toml, write_training
 
 # Without any influence on the training losses: no reference prompts are simulated yet.
@@ -259,6 +260,8 @@ def test_shipped_config_reads() -> None:
     config = TrainConfig.read(Path(__file__).parents[2] / "configs/seem-tiny.toml")
     assert len(config.records) == 16
     assert sum(w for _, w in config.records) == pytest.approx(1.0)
+    assert {kind for kind, _ in config.objective.prompt_mix} == {*FIRST_PROMPTS, "text", "reference"}
+    assert config.objective.mistakes != NO_MISTAKES and config.objective.first_negative > 0
 
 
 def test_toml_round_trip(folder: Path, tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from seem import geometry
+from seem.model.prompting import ObjectPrompt
+from seem.model.seem import ImageFeatures
 from seem.training.loop import SEEMTask
+from seem.training.objective import Objective
 from seem.training.samples import Sample, load_ignore, load_targets, read_records
 from tests.tiny import write_training
 
@@ -76,3 +81,44 @@ def test_phrases_follow_a_flip(tmp_path: Path) -> None:
         assert moved is not None
         assert moved.phrases == (phrase,)
     assert target.moved(np.zeros(SIZE, bool), SIZE, False) is None
+
+
+def prompted(task: SEEMTask, sample: Sample, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[ObjectPrompt]:
+    """What the network is asked in the first round of a few photos."""
+    config = replace(task.objective.config, max_rounds=0, **changes)
+    seen: list[ObjectPrompt] = []
+    batch = task.model.batch
+
+    def spy(features: ImageFeatures, objects: Sequence[ObjectPrompt]) -> Any:
+        seen.extend(objects)
+        return batch(features, objects)
+
+    monkeypatch.setattr(task.model, "batch", spy)
+    objective = Objective(task.model, task.objective.vocabulary, config)
+    with torch.no_grad():
+        features = task.model.project(task.model.pixel_decoder(sample.spatial, sample.semantic), sample.size)
+        for seed in range(4):
+            objective(features, sample, np.random.default_rng(seed), torch.Generator().manual_seed(seed))
+    return seen
+
+
+def test_peoples_phrases_are_what_the_network_is_asked(
+    task: SEEMTask, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RefCOCO's sentences, also on photos whose other objects nobody annotated."""
+    spoken = replace(sample, targets=[replace(sample.targets[0], phrases=("the left one", "a red disk"))])
+    asked = {p.texts for p in prompted(task, spoken, monkeypatch, prompt_mix=(("text", 1.0),))}
+    assert asked == {("the left one",), ("a red disk",)}
+    silent = replace(sample, targets=[replace(sample.targets[0], phrases=())])
+    assert {p.texts for p in prompted(task, silent, monkeypatch, prompt_mix=(("text", 1.0),))} == {()}
+
+
+def test_circles_and_first_negatives_are_what_the_network_is_asked(
+    task: SEEMTask, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = prompted(task, sample, monkeypatch, prompt_mix=(("circle", 1.0),), first_negative=1.0)
+    assert asked and all([v.positive for v in p.visual] == [True, False] for p in asked)
+    assert all(p.visual[0].kind == "polygon" and len(p.visual[0].points) > 12 for p in asked)
+    assert {p.visual[1].kind for p in asked} == {"click", "scribble"}
+    plain = prompted(task, sample, monkeypatch, prompt_mix=(("click", 1.0),))
+    assert all(len(p.visual) == 1 for p in plain)

@@ -42,6 +42,7 @@ class ObjectiveConfig:
         ("reference", 0.08),
     )
     mistakes: simulate.Mistakes = field(default_factory=simulate.Mistakes)  # of first prompts; none by default
+    first_negative: float = 0.0  # share of visual first prompts that also say what is not the object
     forget: float = 0.15  # share of later rounds that see all prompts but not the previous mask
     text_with_click: float = 0.15  # share of visual prompts of named objects that also carry the name
     mask_weight: float = 1.0
@@ -160,6 +161,9 @@ class Objective:
                 phrase = expression(target.name, places, rng)
             visual = kind not in ("text", "reference")
             prompts = [simulate.first_prompt(kind, target.mask, rng, c.mistakes)] if visual else []
+            if visual and c.first_negative and rng.random() < c.first_negative:
+                negative = simulate.first_negative(str(rng.choice(["click", "scribble"])), target.mask, rng)
+                prompts += [negative] if negative else []
             items.append(Item(target, prompts, phrase, coverage[id(target)], others, reference=reference))
         return items[: max(1, c.objects_per_image - len(regions))] + regions
 
