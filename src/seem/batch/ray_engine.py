@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +29,13 @@ LIGHT = 0.25  # of a core, for decoding prompts; everything and panoptic take a 
 class _Actor:
     """A worker process with its own model."""
 
-    def __init__(self, job: Job, scenes_at: tuple[Path, int] | None) -> None:
-        import os
-
+    def __init__(self, job: Job, folder: str, scenes_at: tuple[Path, int] | None) -> None:
         import torch
 
         import seem
 
+        if os.path.isdir(folder):  # paths are told as the user gave them, relative to where the command runs
+            os.chdir(folder)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1") or 1))
         model = seem.load(job.model, device=job.device)
         if model.weights != job.weights:
@@ -100,9 +101,9 @@ def run_ray(
     share = LIGHT if job.kind == "prompts" else 1
     data = (
         ray.data.from_items(rows, override_num_blocks=blocks)
-        .map_batches(Encode, batch_size=None, fn_constructor_args=(encode_job, scenes_at),
+        .map_batches(Encode, batch_size=None, fn_constructor_args=(encode_job, os.getcwd(), scenes_at),
                      concurrency=(1, most), num_gpus=1 if gpu else None, num_cpus=None if gpu else 1)
-        .map_batches(Decode, batch_size=None, fn_constructor_args=(decode_job, None),
+        .map_batches(Decode, batch_size=None, fn_constructor_args=(decode_job, os.getcwd(), None),
                      concurrency=(1, most), num_cpus=share)
     )  # fmt: skip
     for batch in data.iter_batches(batch_size=None, prefetch_batches=0):

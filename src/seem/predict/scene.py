@@ -34,6 +34,7 @@ from seem.predict.panoptic import (
     STUFF_SCORE,
     Panoptic,
     assemble,
+    name_regions,
     stuff_regions,
 )
 from seem.predict.places import choose, parse_place
@@ -132,12 +133,12 @@ class Scene:
         Raises:
             ValueError, TypeError: as `segment`, with the object's number in the message; more than 1000 prompts.
         """
-        _check_list("objects", objects, "a list of lists of prompts")
+        check_list("objects", objects, "a list of lists of prompts")
         if previous is not None and len(previous) != len(objects):
             raise ValueError(f"previous: expected {len(objects)} results or None, got {len(previous)}")
         checked = []
         for i, prompts in enumerate(objects):
-            _check_list(f"objects[{i}]", prompts, "a list of prompts")
+            check_list(f"objects[{i}]", prompts, "a list of prompts")
             checked.append(self._check_object(prompts, previous[i] if previous else None, f"objects[{i}]: "))
         total = sum(len(prompts) for prompts in objects)
         if total > MAX_PROMPTS:
@@ -155,9 +156,7 @@ class Scene:
         return [self._result(decoded, 0, s) for s in range(decoded.logits.shape[1])]
 
     def _vocabulary(self, vocabulary: VocabularyLike | None) -> tuple[Category, ...]:
-        """The default is COCO's 133 and what the model was fine-tuned on."""
-        own = getattr(self._network, "own_names", ()) if vocabulary is None else ()
-        return parse_vocabulary(vocabulary) + (parse_vocabulary(own) if own else ())
+        return find_vocabulary(self._network, vocabulary)
 
     def _segment(
         self, objects: Sequence[ObjectPrompt], vocabulary: VocabularyLike | None, label: bool
@@ -242,18 +241,8 @@ class Scene:
 
     def _check_object(self, prompts: Sequence[object], previous: Previous | None, where: str) -> ObjectPrompt:
         """One object's prompts, checked and mapped to the encoded image."""
-        if not prompts:
-            raise ValueError(f"{where}prompts: expected at least one prompt, got none")
-        if len(prompts) > MAX_PROMPTS:
-            raise ValueError(f"{where}prompts: expected at most {MAX_PROMPTS}, got {len(prompts)}")
-        for i, prompt in enumerate(prompts):
-            if not isinstance(prompt, PROMPT_TYPES):
-                expected = "a Click, Box, Scribble, Polygon, Mask, Text or Reference"
-                raise TypeError(f"{where}prompts[{i}]: expected {expected}, got {_show(prompt)}")
-        checked = [check(p, self.size, f"{where}prompts[{i}] ({type(p).__name__})") for i, p in enumerate(prompts)]
+        checked = check_prompts(prompts, self.size, previous is not None, where)
         memory = None if previous is None else self._check_previous(previous, where)
-        if memory is None and not any(is_positive(prompt) for prompt in checked):
-            raise ValueError(f"{where}prompts: expected a positive prompt, or previous, got only negative ones")
         references = [self._reference(p, where) for p in checked if isinstance(p, Reference)]
         return object_prompt(checked, references, self.geometry, memory)
 
@@ -300,8 +289,8 @@ class Scene:
             ValueError, TypeError: an empty or overlong text, a threshold outside 0..1, a limit below 1.
         """
         phrase = (text if isinstance(text, Text) else Text(text)).phrase
-        threshold = _unit("threshold", threshold)
-        _check_limit(limit)
+        threshold = check_unit("threshold", threshold)
+        check_limit(limit)
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         name = phrase if place is None else place.name
         with torch.no_grad():
@@ -337,7 +326,7 @@ class Scene:
         Raises:
             ValueError, TypeError: a bad vocabulary, a threshold outside 0..1, a limit below 1.
         """
-        threshold = _unit("threshold", threshold)
+        threshold = check_unit("threshold", threshold)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit: expected a whole number from 1, got {limit!r}")
         named = self._vocabulary(vocabulary)
@@ -399,9 +388,10 @@ class Scene:
             raise ValueError(f"points_per_side: expected 1 to {everything.MAX_POINTS_PER_SIDE}, got {points_per_side}")
         if isinstance(min_area, (bool, str)) or not isinstance(min_area, (int, float)) or not 0 <= min_area < np.inf:
             raise ValueError(f"min_area: expected a number of pixels from 0, got {_show(min_area)}")
-        _check_limit(limit)
+        check_limit(limit)
         names = [category.name for category in self._vocabulary(vocabulary)] if label else None
-        thresholds = _unit("threshold", threshold), _unit("stability", stability), _unit("overlap", overlap)
+        units = {"threshold": threshold, "stability": stability, "overlap": overlap}
+        thresholds = [check_unit(name, value) for name, value in units.items()]
         return everything.everything(self, points_per_side, *thresholds, min_area, names, limit)
 
     def panoptic(
@@ -424,32 +414,22 @@ class Scene:
             ValueError, TypeError: a bad vocabulary or threshold.
         """
         rule = self._network.panoptic_rule
-        threshold = _unit("threshold", rule.threshold if threshold is None else threshold)
-        overlap = _unit("overlap", rule.overlap if overlap is None else overlap)
+        threshold = check_unit("threshold", rule.threshold if threshold is None else threshold)
+        overlap = check_unit("overlap", rule.overlap if overlap is None else overlap)
         named = self._vocabulary(vocabulary)
         if background and any(category.name == OTHERS for category in named):
             raise ValueError(f'vocabulary: expected no name "{OTHERS}" with background=True, got one')
-        names = [category.name for category in named]
-        categories: list[Category | None] = list(named)
-        queries = self._regions
         with torch.no_grad():
-            if vocabulary is None:
-                probabilities = label_probabilities(self._network, queries.embeddings, names)
-            else:
-                probabilities = match_probabilities(self._network, queries.embeddings, names)
-                categories.append(None)
-            best = (probabilities * queries.scores[:, None]).max(-1)
-            kept = distinct(queries.logits, best.values, threshold, rule.distinct)
-            logits, classes, scores = queries.logits[kept], best.indices[kept].tolist(), best.values[kept].tolist()
-            text = self._network.encode_text(names).sentence
-            regions = self._network.semantic_regions(self._features, text)
+            logits, classes, scores, regions = name_regions(
+                self._network, self._features, self._regions, named, vocabulary is None, threshold, rule.distinct
+            )
             stuff: list[int] = []
             if regions is not None:
                 stuff = stuff_regions(regions, [not category.is_thing for category in named])
                 logits = torch.cat([logits, regions[stuff]])
                 classes, scores = classes + stuff, scores + [STUFF_SCORE] * len(stuff)
         found, segments = assemble(
-            logits, classes, scores, categories, self.geometry, overlap, fill=background, remainders=len(stuff)
+            logits, classes, scores, [*named, None], self.geometry, overlap, fill=background, remainders=len(stuff)
         )
         return Panoptic(found, segments, self.digest)
 
@@ -576,17 +556,42 @@ def _array(tensor: Tensor) -> np.ndarray:
     return read_only(np.array(tensor.detach().float().cpu().numpy(), copy=True))
 
 
-def _check_list(name: str, value: object, expected: str) -> None:
+def check_list(name: str, value: object, expected: str) -> None:
+    """A list that is no text."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"{name}: expected {expected}, got {_show(value)}")
 
 
-def _check_limit(limit: object) -> None:
+def find_vocabulary(network: SEEM, vocabulary: VocabularyLike | None) -> tuple[Category, ...]:
+    """The default is COCO's 133 and what the model was fine-tuned on."""
+    own = getattr(network, "own_names", ()) if vocabulary is None else ()
+    return parse_vocabulary(vocabulary) + (parse_vocabulary(own) if own else ())
+
+
+def check_prompts(prompts: Sequence[object], size: tuple[int, int], remembered: bool, where: str) -> list[Prompt]:
+    """One object's prompts, checked against an image of (width, height); `where` begins the message."""
+    if not prompts:
+        raise ValueError(f"{where}prompts: expected at least one prompt, got none")
+    if len(prompts) > MAX_PROMPTS:
+        raise ValueError(f"{where}prompts: expected at most {MAX_PROMPTS}, got {len(prompts)}")
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, PROMPT_TYPES):
+            expected = "a Click, Box, Scribble, Polygon, Mask, Text or Reference"
+            raise TypeError(f"{where}prompts[{i}]: expected {expected}, got {_show(prompt)}")
+    checked = [check(p, size, f"{where}prompts[{i}] ({type(p).__name__})") for i, p in enumerate(prompts)]
+    if not remembered and not any(is_positive(prompt) for prompt in checked):
+        raise ValueError(f"{where}prompts: expected a positive prompt, or previous, got only negative ones")
+    return checked
+
+
+def check_limit(limit: object) -> None:
+    """None or a whole number from 1."""
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
 
 
-def _unit(name: str, value: float) -> float:
+def check_unit(name: str, value: float) -> float:
+    """A number from 0 to 1."""
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number from 0 to 1, got {_show(value)}")
     if not 0 <= value <= 1:
