@@ -28,10 +28,16 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 TARGET_MS = 60
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WAIT = 300_000  # milliseconds for anything to happen, on a loaded machine
 
 # Notes when the pointer went down, sees the object list show a mask of another size, and waits for that frame's end.
@@ -48,7 +54,8 @@ WATCH = """() => {
       channel.port2.postMessage(null);
     });
   };
-  const isObject = (node) => node instanceof Element && node.matches("[data-testid=object]") && Number(node.dataset.area) > 0;
+  const isObject = (node) =>
+    node instanceof Element && node.matches("[data-testid=object]") && Number(node.dataset.area) > 0;
   new MutationObserver((records) => {
     if (records.some((r) => isObject(r.target) || [...r.addedNodes].some(isObject))) drawn();
   }).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-area"] });

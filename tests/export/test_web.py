@@ -18,12 +18,11 @@ import torch
 
 import seem
 from seem import Box, Click, Mask, Polygon, Reference, Scribble, Text
-from seem.export.files import load_graphs
+from seem.export import runner
 from seem.geometry import rle_decode
 from seem.model.visual_sampler import dense_prompt
 from seem.predict.model import Model
 from seem.predict.scene import Scene
-from tests.export import graphs
 
 WEB = Path(__file__).parents[2] / "web"
 NAMES = ["red square", "disk", "the green disk", "blue"]
@@ -87,13 +86,13 @@ def answers(exported: tuple[Model, Path], tmp_path_factory: pytest.TempPathFacto
         job["phrases"][phrase] = {"sentence": known.sentence[0].tolist(), "tokens": tokens.flatten().tolist()}
     names = text(NAMES).sentence
     job["names"] = {"names": NAMES, "embeddings": names.flatten().tolist()}
-    sessions = load_graphs({path.name: path for path in files.iterdir()})
+    sessions = runner.load_graphs(files.iterdir())
     for i, scene in enumerate(scenes):
         (folder / f"{i}.safetensors").write_bytes(scene.to_bytes())
         job["scenes"][scene.digest] = f"{i}.safetensors"
     for scene, other in zip(scenes, scenes[1:] + scenes[:1], strict=True):
         with torch.no_grad():
-            prepared = graphs.prepare(sessions, scene._features)
+            prepared = runner.prepare(sessions, scene._features)
         first = len(job["rounds"])
         kept: list[seem.Segmentation] = []
         for prompts, after in rounds_of(scene, other):
@@ -102,8 +101,9 @@ def answers(exported: tuple[Model, Path], tmp_path_factory: pytest.TempPathFacto
             kept.append(results[0])
             objects = [scene._check_object(p, b, "") for p, b in zip(prompts, before, strict=True)]
             with torch.no_grad():
-                found = graphs.decode(sessions, model.network, scene._features, prepared, objects, names)
-                job["regions"] += [_region(model, scene, p) for each in prompts for p in each if isinstance(p, Reference)]
+                found = runner.decode(sessions, model.network, scene._features, prepared, objects, names)
+                references = [p for each in prompts for p in each if isinstance(p, Reference)]
+                job["regions"] += [_region(model, scene, p) for p in references]
             entries = [{"id": n, "prompts": [p.to_json() for p in each]} for n, each in enumerate(prompts)]
             if after is not None:
                 entries[0]["after"] = first + after

@@ -26,7 +26,7 @@ def split_windows(x: Tensor, side: int) -> Tensor:
 
 @split_windows.register_fake
 def _(x: Tensor, side: int) -> Tensor:
-    windows = torch.library.get_ctx().new_dynamic_size()
+    windows = torch.library.get_ctx().new_dynamic_size(min=2)  # one is no other case
     return x.new_empty(windows, side * side, x.shape[-1])
 
 
@@ -54,14 +54,14 @@ def as_operators() -> Iterator[dict[Any, Callable[..., Any]]]:
 def _translations() -> dict[Any, Callable[..., Any]]:
     from onnxscript import opset20 as op
 
+    def numbers(*values: int) -> Any:
+        return op.Constant(value_ints=list(values))
+
     def sizes(x: Any, side: int) -> tuple[Any, ...]:
         """Batch, height, width, channels, rows and columns of windows, each a vector of one."""
         b, h, w, c = op.Split(op.Shape(x), num_outputs=4)
-        rows, cols = (op.Div(op.Add(s, op.Constant(value_ints=[side - 1])), op.Constant(value_ints=[side])) for s in (h, w))
+        rows, cols = (op.Div(op.Add(s, numbers(side - 1)), numbers(side)) for s in (h, w))
         return b, h, w, c, rows, cols
-
-    def numbers(*values: int) -> Any:
-        return op.Constant(value_ints=list(values))
 
     def split(x: Any, side: int) -> Any:
         b, h, w, c, rows, cols = sizes(x, side)
