@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import seem
-from seem.export.files import load_graphs
+from seem.export import runner
 from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.model.seem import SEEM, ImageFeatures
 from seem.predict.model import Model
 from tests import tiny
-from tests.export import graphs
+from tests.export.expected import expected, vocabulary
 
 pytest.importorskip("onnxruntime")
 
@@ -84,7 +84,7 @@ CASES = list(cases((8, 8), None))  # type: ignore[arg-type]
 
 @pytest.fixture(scope="module")
 def sessions(exported: tuple[Model, Path]) -> dict[str, Any]:
-    return load_graphs({path.name: path for path in exported[1].iterdir()})
+    return runner.load_graphs(exported[1].iterdir())
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=str)
@@ -93,7 +93,7 @@ def scene(request: pytest.FixtureRequest, exported: tuple[Model, Path], sessions
     with torch.no_grad():
         features = tiny.encode(network, 1, request.param)
         other = tiny.encode(network, 2, (48, 64))
-    return network, features, graphs.prepare(sessions, features), cases(request.param, other)
+    return network, features, runner.prepare(sessions, features), cases(request.param, other)
 
 
 def assert_close(got: np.ndarray, want: np.ndarray, share: float) -> None:
@@ -103,12 +103,12 @@ def assert_close(got: np.ndarray, want: np.ndarray, share: float) -> None:
 
 
 def compare(
-    sessions: dict[str, Any], network: SEEM, features: ImageFeatures, prepared: graphs.Arrays, objects: Any
+    sessions: dict[str, Any], network: SEEM, features: ImageFeatures, prepared: runner.Arrays, objects: Any
 ) -> None:
-    names = graphs.vocabulary(network.config.pixel_decoder.joint_dim)
+    names = vocabulary(network.config.pixel_decoder.joint_dim)
     with torch.no_grad():
-        got = graphs.decode(sessions, network, features, prepared, objects, names)
-        want = {k: v.numpy() for k, v in graphs.expected(network, features, objects, names).items()}
+        got = runner.decode(sessions, network, features, prepared, objects, names)
+        want = {k: v.numpy() for k, v in expected(network, features, objects, names).items()}
     h, w = features.mask_size
     logits, reference = got["logits"][:, :h, :w], want["logits"]
     assert_close(logits, reference, 1e-3)
@@ -128,10 +128,10 @@ def test_graphs_answer_as_the_network(sessions: dict[str, Any], scene: Any, case
 def test_prompts_change_the_answer(sessions: dict[str, Any], scene: Any) -> None:
     """Otherwise the tests above would compare constants."""
     network, features, prepared, objects = scene
-    names = graphs.vocabulary(network.config.pixel_decoder.joint_dim)
+    names = vocabulary(network.config.pixel_decoder.joint_dim)
     with torch.no_grad():
         logits = [
-            graphs.decode(sessions, network, features, prepared, objects[case], names)["logits"][0]
+            runner.decode(sessions, network, features, prepared, objects[case], names)["logits"][0]
             for case in ("click", "clicks", "box", "polygon", "text", "texts", "reference", "memory", "empty memory")
         ]
     for i, one in enumerate(logits):
@@ -141,12 +141,12 @@ def test_prompts_change_the_answer(sessions: dict[str, Any], scene: Any) -> None
 
 def test_objects_do_not_see_each_other(sessions: dict[str, Any], scene: Any) -> None:
     network, features, prepared, objects = scene
-    names = graphs.vocabulary(network.config.pixel_decoder.joint_dim)
+    names = vocabulary(network.config.pixel_decoder.joint_dim)
     many = objects["all at once"]
     with torch.no_grad():
-        together = graphs.decode(sessions, network, features, prepared, many, names)["logits"]
+        together = runner.decode(sessions, network, features, prepared, many, names)["logits"]
         for i, item in enumerate(many):
-            alone = graphs.decode(sessions, network, features, prepared, [item], names)["logits"][0]
+            alone = runner.decode(sessions, network, features, prepared, [item], names)["logits"][0]
             assert_close(together[i], alone, 1e-4)
 
 
@@ -173,16 +173,16 @@ def test_shipped_weights() -> None:
     model = seem.load(device="cpu")
     photo = Path(__file__).parents[2] / "examples" / "photos" / "coffee.jpg"
     scene = model.encode(photo)
-    sessions = load_graphs(decoder_files(model), threads=2)
+    sessions = runner.load_graphs(decoder_files(model).values(), threads=2)
     network, features = model.network, scene._features
     with torch.no_grad():
         other = network.encode_text(["cup"])
         assert other.sentence.shape[0] == 1
-        prepared = graphs.prepare(sessions, features)
+        prepared = runner.prepare(sessions, features)
         h, w = features.mask_size
         click = visual("click", (0.45 * features.size[1], 0.5 * features.size[0]))
         first = [ObjectPrompt((click,))]
-        before = graphs.expected(network, features, first, network.encode_text(["cup", "table"]).sentence)["logits"][0]
+        before = expected(network, features, first, network.encode_text(["cup", "table"]).sentence)["logits"][0]
         assert before.shape == (h, w)
         for objects in (
             first,

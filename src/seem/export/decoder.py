@@ -37,9 +37,7 @@ class Prepare(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(
-        self, embedding: Tensor, semantic: Tensor, middle: Tensor, fine: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(self, embedding: Tensor, semantic: Tensor, middle: Tensor, fine: Tensor) -> tuple[Tensor, ...]:
         """The maps of a scene, as `ImageFeatures.to_tensors` names them, in float32.
 
         Returns:
@@ -142,7 +140,7 @@ class Maps(nn.Module):
         has_reference: Tensor,
         grid: tuple[int, int],
     ) -> Tensor:
-        """How far each pixel (rows of ``joint``) resembles the texts, and its likest reference: (N, 2, 2 h16, 2 w16)."""
+        """How far each pixel, a row of ``joint``, resembles texts and its likest reference: (N, 2, 2 h16, 2 w16)."""
         network = self.network
         asked = torch.cat([F.normalize(text, dim=-1)[:, None], references], 1)  # (N, 1 + R, D)
         heat = (asked @ joint.T) * network.heat_scale.exp() + network.heat_bias  # (N, 1 + R, cells)
@@ -155,8 +153,8 @@ class Maps(nn.Module):
 class Decode(nn.Module):
     """One round: all prompts of N objects -> for each its best mask, a score, a class embedding, names.
 
-    It spells out what `PromptDecoder` does, because a browser pays for every node: masks are added, not chosen by; large
-    products are of two axes, so that their bias is part of them; the candidates' perceptrons are one batch.
+    It spells out what `PromptDecoder` does, because a browser pays for every node: masks are added, not chosen by;
+    large products are of two axes, so that their bias is part of them; the candidates' perceptrons are one batch.
     """
 
     def __init__(self, network: SEEM) -> None:
@@ -245,7 +243,7 @@ class Decode(nn.Module):
         has_previous: Tensor,
         grid: tuple[int, int],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The token rows (N, L, dim) and what is added to attention: (N, 1, 1, L) to rows, (N, 1, L, cells) to cells."""
+        """Token rows (N, L, dim), and what is added to attention to rows (N, 1, 1, L) and to cells (N, 1, L, cells)."""
         decoder, c = self.network.prompt_decoder, self.network.config.prompt_decoder
         n = points.shape[0]
         has_point = (kinds > NO_POINT).float()

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ import torch
 
 from seem.checkpoints.hub import cache_dir
 from seem.export.parts import Array, Part, decoder_parts, encoder_part, text_part
+from seem.export.windows import as_operators
 from seem.model.config import SEEMConfig
 from seem.model.seem import MAX_TEXT_TOKENS, SEEM
 from seem.model.visual_sampler import MASK_PROMPT_LOGIT
@@ -215,13 +216,14 @@ def export_part(part: Part) -> onnx.ModelProto:
     generator = torch.Generator().manual_seed(0)
     examples = {name: array.example(generator) for name, array in part.inputs.items()}
     training = part.module.training
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), as_operators() as translations:
         program = torch.onnx.export(
             part.module.eval(),
             kwargs=examples,
             dynamo=True,
             dynamic_shapes=shapes,
             opset_version=OPSET,
+            custom_translation_table=translations,
             verbose=False,
             input_names=list(part.inputs),
             output_names=list(part.outputs),
@@ -329,16 +331,3 @@ def quantize(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             best = (error, whole.astype(np.int8), scale)
     assert best is not None
     return best[1], best[2]
-
-
-def load_graphs(paths: Mapping[str, Path], threads: int = 1) -> dict[str, Any]:
-    """An onnxruntime session for each .onnx file, by its name without the ending. Needs the package onnxruntime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return {
-        name.removesuffix(".onnx"): onnxruntime.InferenceSession(str(path), options)
-        for name, path in paths.items()
-        if name.endswith(".onnx")
-    }

@@ -117,62 +117,70 @@ export function clipPolyline(points: readonly Point[], size: Size): Point[][] {
 // ---- filling --------------------------------------------------------------------------------------------------------
 
 /**
- * Pixels of a polygon with its outline, as `fill_polygon` draws them with Pillow: vertices go to whole pixels, rows are
- * filled between pairs of crossings, and the outline is drawn over it.
+ * Pixels of a polygon, as `fill_polygon` has Pillow draw them: vertices go to whole pixels, rows are filled between pairs
+ * of crossings, and where two edges meet in a flat corner, it reaches as far as the edges do on the row beside it.
  */
 export function fillPolygon(points: readonly Point[], size: Size): Grid {
   const { width, height } = size;
   const data = new Uint8Array(width * height);
-  const ring = points.map(([x, y]): Point => [Math.trunc(x - 0.5), Math.trunc(y - 0.5)]);
-  if (ring.length === 0) return { ...size, data };
-  let bottom = 0;
+  const row = (y: number, from: number, to: number): void => {
+    const [a, b] = [Math.max(0, from), Math.min(width - 1, to)];
+    if (a <= b && y >= 0 && y < height) data.fill(1, y * width + a, y * width + b + 1);
+  };
+  const edges: Edge[] = [];
   let top = height - 1;
-  const edges: { x0: number; y0: number; low: number; high: number; slope: number }[] = [];
+  let bottom = 0;
+  const ring = points.map(([x, y]): Point => [Math.trunc(x - 0.5), Math.trunc(y - 0.5)]);
   ring.forEach(([x0, y0], i) => {
     const [x1, y1] = ring[(i + 1) % ring.length]!;
-    const [low, high] = y0 < y1 ? [y0, y1] : [y1, y0];
-    top = Math.min(top, low);
-    bottom = Math.max(bottom, high);
-    if (low !== high) edges.push({ x0, y0, low, high, slope: f32(f32(x1 - x0) / f32(y1 - y0)) });
-    drawLine(data, size, x0, y0, x1, y1);
+    if (i === ring.length - 1 && x0 === x1 && y0 === y1) return; // closed already
+    top = Math.min(top, y0, y1);
+    bottom = Math.max(bottom, y0, y1);
+    if (y0 === y1) row(y0, Math.min(x0, x1), Math.max(x0, x1));
+    else edges.push({ x0, y0, low: Math.min(y0, y1), high: Math.max(y0, y1), slope: f32((x1 - x0) / (y1 - y0)) });
   });
-  for (let y = Math.max(0, top); y <= Math.min(bottom, height - 1); y++) {
+  for (let y = Math.max(0, top); y <= bottom; y++) {
     const crossings: number[] = [];
-    for (const edge of edges) {
-      if (y < edge.low || y > edge.high) continue;
-      const x = f32(f32((y - edge.y0) * edge.slope) + edge.x0);
-      crossings.push(x);
-      if (y === edge.high && y < bottom) crossings.push(x); // so that a row belongs to one of two edges in a chain
-    }
+    edges.forEach((edge, i) => {
+      if (y < edge.low || y > edge.high) return;
+      const x = edgeAt(edge, y);
+      if (y === edge.high && y < bottom) crossings.push(x, x); // a row belongs to one of two edges in a chain
+      else if ((y === edge.low || y === edge.high) && edge.slope !== 0) crossings.push(corner(edges, i, y, x));
+      else crossings.push(x);
+    });
     crossings.sort((a, b) => a - b);
     for (let i = 1; i < crossings.length; i += 2) {
-      const from = Math.max(0, Math.floor(crossings[i - 1]! + 0.5));
-      const to = Math.min(width - 1, Math.ceil(crossings[i]! - 0.5));
-      if (from <= to) data.fill(1, y * width + from, y * width + to + 1);
+      row(y, Math.floor(crossings[i - 1]! + 0.5), Math.ceil(crossings[i]! - 0.5));
     }
   }
   return { ...size, data };
 }
 
-/** Bresenham's line, the last pixel left out. */
-function drawLine(data: Uint8Array, size: Size, x0: number, y0: number, x1: number, y1: number): void {
-  const [dx, dy] = [Math.abs(x1 - x0), Math.abs(y1 - y0)];
-  const [sx, sy] = [x1 < x0 ? -1 : 1, y1 < y0 ? -1 : 1];
-  const steep = dy >= dx;
-  const [long, short] = steep ? [dy, dx] : [dx, dy];
-  let error = 2 * short - long;
-  let [x, y] = [x0, y0];
-  for (let i = 0; i < long; i++) {
-    if (x >= 0 && x < size.width && y >= 0 && y < size.height) data[y * size.width + x] = 1;
-    if (error >= 0 && short > 0) {
-      if (steep) x += sx;
-      else y += sy;
-      error -= 2 * long;
-    }
-    error += 2 * short;
-    if (steep) y += sy;
-    else x += sx;
+interface Edge {
+  x0: number;
+  y0: number;
+  low: number;
+  high: number;
+  slope: number;
+}
+
+function edgeAt(edge: Edge, y: number): number {
+  return f32(f32((y - edge.y0) * edge.slope) + edge.x0);
+}
+
+/** Where an edge that ends on row `y` at `x` meets an earlier one there, and both come from one side: how far it goes. */
+function corner(edges: readonly Edge[], i: number, y: number, x: number): number {
+  const edge = edges[i]!;
+  const next = y === edge.high ? y - 1 : y + 1;
+  for (const other of edges.slice(0, i)) {
+    if ((y !== other.low && y !== other.high) || other.slope === 0) continue;
+    if (Math.round(x) !== Math.round(edgeAt(other, y)) || next < other.low || next > other.high) continue;
+    const [a, b] = [edgeAt(edge, next), edgeAt(other, next)];
+    if (x > a + 1 && x > b + 1) return Math.round(Math.max(a, b)) + 1;
+    if (x < a - 1 && x < b - 1) return Math.round(Math.min(a, b)) - 1;
+    return x;
   }
+  return x;
 }
 
 /** Pixels that a mask covers by half or more; if none is, all that it touches, so never empty. */

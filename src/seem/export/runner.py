@@ -1,13 +1,17 @@
-"""The exported graphs run on what a network is told, for comparison with the network itself."""
+"""The exported decoder in onnxruntime: what `SEEM.decode` does, by the graphs.
+
+The network is asked only for what a machine without torch would get from elsewhere: points of prompts, embeddings of
+phrases and references. docs/export.md has the arrays.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from seem.export.decoder import NO_POINT
 from seem.model.prompting import EncodedReference, ObjectPrompt
@@ -15,10 +19,20 @@ from seem.model.seem import SEEM, ImageFeatures
 from seem.model.visual_sampler import dense_prompt
 
 Arrays = dict[str, np.ndarray]
+Sessions = Mapping[str, Any]  # "prepare", "maps" and "decode" -> onnxruntime.InferenceSession
 MAP_NAMES = ("embedding", "semantic", "middle", "fine")
 
 
-def prepare(sessions: dict[str, Any], features: ImageFeatures) -> Arrays:
+def load_graphs(paths: Iterable[Path], threads: int = 1) -> dict[str, Any]:
+    """An onnxruntime session for each .onnx file, by its name without the ending. Needs the package onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return {path.stem: onnxruntime.InferenceSession(str(path), options) for path in paths if path.suffix == ".onnx"}
+
+
+def prepare(sessions: Sessions, features: ImageFeatures) -> Arrays:
     """The outputs of `Prepare`."""
     feeds = {name: getattr(features.maps, name).numpy() for name in MAP_NAMES}
     names = [output.name for output in sessions["prepare"].get_outputs()]
@@ -26,7 +40,7 @@ def prepare(sessions: dict[str, Any], features: ImageFeatures) -> Arrays:
 
 
 def decode(
-    sessions: dict[str, Any],
+    sessions: Sessions,
     network: SEEM,
     features: ImageFeatures,
     prepared: Arrays,
@@ -102,22 +116,3 @@ def _one(network: SEEM, features: ImageFeatures, item: ObjectPrompt) -> dict[str
         "drawn": dense_prompt(item.visual, features.size),
         "previous": None if item.previous is None else item.previous.numpy(),
     }
-
-
-def expected(
-    network: SEEM, features: ImageFeatures, objects: Sequence[ObjectPrompt], names: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """The same round by the network."""
-    found = network.decode(features, objects)
-    row = torch.arange(len(objects))
-    embedding = found.embeddings[row, found.selected]
-    return {
-        "logits": found.logits[row, found.selected],
-        "score": found.scores[row, found.selected],
-        "class_embedding": embedding,
-        "probabilities": network.class_logits(embedding, names).softmax(-1),
-    }
-
-
-def vocabulary(width: int, count: int = 7) -> torch.Tensor:
-    return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(3)), dim=-1)
