@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,6 +135,8 @@ def batch(
 
     if engine not in ENGINES:
         raise InputError(f"--engine: expected {', '.join(ENGINES)}, got {engine}")
+    if engine == "ray" and find_spec("ray") is None:
+        raise InputError("--engine ray: expected the package ray; pip install 'seem-segment[ray]'")
     with input_errors():
         drawn: list[Any] = visual_prompts(click, negative, box, scribble, negative_scribble, scribble_width, polygon,
                                          negative_polygon, mask, "--")  # fmt: skip

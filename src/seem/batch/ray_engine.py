@@ -73,16 +73,10 @@ class Decode(_Actor):
 def run_ray(
     job: Job, items: Sequence[Item], scenes_at: tuple[Path, int] | None = None, workers: int | None = None
 ) -> Iterator[Row]:
-    """Results in any order. Uses the cluster at ``RAY_ADDRESS``, or starts one on this machine.
+    """Results in any order. Uses the cluster at ``RAY_ADDRESS``, or starts one on this machine."""
+    import ray
+    import ray.data
 
-    Raises:
-        ImportError: Ray is not installed.
-    """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ImportError("--engine ray: expected the package ray; pip install 'seem-segment[ray]'") from error
     if not items:
         return
     if not ray.is_initialized():

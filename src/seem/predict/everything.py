@@ -43,7 +43,7 @@ def everything(
     """`Scene.everything`, its arguments checked."""
     network, features, sizes = scene._network, scene._features, scene.geometry
     cells = cells_of(min_area, sizes)
-    rule = ClickRule(threshold, stability, cells)
+    rule = ClickRule(threshold, stability or -1.0, cells)  # what must be exceeded: 0 is to let everything through
     with torch.no_grad():
         found = click_masks(network, features, click_grid(features.size, points_per_side), rule)
         kept = distinct(found.logits, found.scores, threshold, overlap)
