@@ -46,7 +46,7 @@ class Server:
         command = [sys.executable, "-m", "seem", "serve", "--port", str(self.port), "--drain", "1"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=ROOT)
-        end = time.monotonic() + 90
+        end = time.monotonic() + 180
         while True:
             try:
                 with urllib.request.urlopen(self.url + "/health/ready", timeout=5):
@@ -116,7 +116,7 @@ class Seem:
 
     def open(self, query: str = "") -> None:
         self.page.goto(self.url + "/" + query)
-        self.page.wait_for_selector("[data-backend]")
+        self.page.wait_for_selector("[data-backend=server]" if query else "[data-backend]:not([data-backend=server])")
 
     def get(self, name: str) -> Any:
         return self.page.get_by_test_id(name)

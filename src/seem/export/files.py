@@ -16,7 +16,9 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +48,16 @@ SMALL = 1024  # elements; below this a tensor stays float32
 _LOCK = threading.Lock()
 
 
-def decoder_files(model: Model, precision: str = "packed") -> dict[str, Path]:
+def decoder_files(model: Model, precision: str = "packed", apart: bool = False) -> dict[str, Path]:
     """The decoder of a model for a browser: prepare.onnx, maps.onnx, decode.onnx and decoder.json, by name.
 
     The first call for some weights exports (about half a minute) into the cache folder; later ones find the files.
     Shipped weights lie in int8 and float16, so "packed" loses next to nothing of them.
+
+    Args:
+        precision: see `export_onnx`.
+        apart: export in a process of its own. Tracing replaces parts of torch for all threads of its process, so a
+            model that is used meanwhile needs this.
 
     Raises:
         ImportError: the packages of the extra "onnx" are not installed.
@@ -64,7 +71,11 @@ def decoder_files(model: Model, precision: str = "packed") -> dict[str, Path]:
     folder = cache_dir() / "decoder" / key
     with _LOCK:
         if (found := _complete(folder)) is None:
-            _write_folder(folder, lambda into: _write_decoder(model, into, precision))
+            if apart:
+                with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                    process.submit(_write_decoder_folder, model, folder, precision).result()
+            else:
+                _write_decoder_folder(model, folder, precision)
             found = _complete(folder)
     if found is None:
         raise OSError(f"{folder}: expected the files that were just written there")
@@ -155,6 +166,10 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_decoder_folder(model: Model, folder: Path, precision: str) -> None:
+    _write_folder(folder, lambda into: _write_decoder(model, into, precision))
 
 
 def _write_decoder(model: Model, folder: Path, precision: str) -> None:

@@ -337,17 +337,17 @@ async def _read(state: State, url: str) -> bytes:
     try:
         async with httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as http:
             headers = await _authorization(state, http)
-            data = bytearray()
+            found = bytearray()
             async with http.stream("GET", address, headers=headers) as answer:
                 if answer.status_code != 200:
                     raise ApiError(422, "image", f"tasks: Label Studio answered {answer.status_code} for the image")
                 async for piece in answer.aiter_bytes():
-                    data += piece
-                    if len(data) > limit:
+                    found += piece
+                    if len(found) > limit:
                         raise ApiError(413, "too_large", f"tasks: expected an image of at most {limit} bytes")
     except httpx.HTTPError as error:
         raise ApiError(422, "image", f"tasks: Label Studio cannot be reached: {type(error).__name__}") from None
-    return bytes(data)
+    return bytes(found)
 
 
 def _allowed(studio: str, url: str) -> str:

@@ -143,7 +143,7 @@ export function step(by: number): void {
 /** The photo on the stage is made ready, then the next one, so that it is there when it is wanted. */
 effect(() => {
   const doc = current.value;
-  if (!doc || !restored.value) return;
+  if (!doc || !restored.value || !engine.backend.value) return; // and again when another decoder takes over
   void engine.ensureScene(doc).then(
     () => {
       const docs = images.peek();
