@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seem.evaluation.datasets import DatasetError, open_dataset, read_only
+from seem.evaluation.datasets import DatasetError, from_records, open_dataset, read_only
 from tests.conftest import BLUE_BOX, RED_BOX, box_mask, green_mask
 from tests.evaluation.conftest import coco_document, write_coco
+from tests.tiny import write_photos
 
 
 def test_folder_with_ignored_band(folder: Path) -> None:
@@ -91,6 +92,27 @@ def test_voc_holds_an_object_per_number_and_ignores_255(tmp_path: Path) -> None:
     assert first.ignore is not None and first.ignore.sum() == 1
 
 
+def test_voc_names_its_instances(tmp_path: Path) -> None:
+    write(tmp_path / "JPEGImages/x.jpg", np.zeros((8, 10, 3)))
+    write(tmp_path / "SegmentationObject/x.png", NUMBERS, "P")
+    classes = np.where(NUMBERS == 1, 8, np.where(NUMBERS == 2, 15, NUMBERS))  # cat and person
+    write(tmp_path / "SegmentationClass/x.png", classes, "P")
+    dataset = open_dataset(tmp_path)
+    first, second = dataset.photos[0].targets((10, 8))
+    assert [(t.key, t.name, int(t.mask.sum())) for t in (first, second)] == [("x#0", "cat", 4), ("x#1", "person", 12)]
+    assert first.ignore is not None and first.ignore.sum() == 1 and "cat" in dataset.names
+
+
+def test_training_records_are_a_data_set(tmp_path: Path) -> None:
+    records = write_photos(tmp_path)
+    records[0]["objects"][1]["crowd"] = True
+    dataset = from_records(records, "toy")
+    assert dataset.names == ("blue square", "disk", "green square", "red square")
+    square, disk = dataset.photos[0].targets((64, 48))
+    assert (square.key, square.name, square.crowd, disk.crowd) == ("toy/0#0", "red square", False, True)
+    assert square.mask.sum() == 20 * 24
+
+
 def test_several_mask_files_of_one_photo(tmp_path: Path) -> None:
     write(tmp_path / "images/x.jpg", np.zeros((8, 10, 3)))
     for i in (1, 2):
@@ -132,19 +154,15 @@ def set_value(part: str, index: int, key: str, value: object) -> Callable[[dict]
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (set_value("annotations", 1, "image_id", 99), "annotation 20: image_id 99"),
         (set_value("annotations", 1, "category_id", 99), "annotation 20: category_id 99"),
-        (set_value("annotations", 1, "image_id", None), "annotation 20: no 'image_id'"),
-        (set_value("annotations", 1, "id", 10), "annotation 10: the id is there twice"),
-        (set_value("annotations", 1, "id", None), "annotation number 1: expected an object with an id"),
-        (set_value("annotations", 1, "segmentation", [[1, 2, 3, 4]]), "20: segmentation: expected x, y of 3"),
-        (set_value("annotations", 1, "segmentation", "x"), "annotation 20: segmentation: expected polygons"),
-        (set_value("annotations", 1, "segmentation", {"size": [2, 2], "counts": [9]}), "annotation 20: rle.counts"),
-        (set_value("annotations", 1, "segmentation", {"size": [2, 2], "counts": [1, 3]}), "2#20: expected a mask"),
-        (set_value("images", 1, "width", None), "image 2: expected a width"),
-        (set_value("images", 0, "file_name", None), "image 1: no file_name"),
-        (set_value("images", 0, "file_name", "gone.png"), "image file 'gone.png' is not in"),
-        (set_value("categories", 0, "name", None), "category 1: no 'name'"),
+        (set_value("annotations", 1, "image_id", None), "annotation 20: expected an object with 'image_id'"),
+        (set_value("annotations", 1, "segmentation", "x"), "annotation 20 of image 2: segmentation: expected polygons"),
+        (set_value("annotations", 1, "segmentation", {"size": [2, 2], "counts": [9]}), "20 of image 2: rle.counts"),
+        (set_value("annotations", 1, "segmentation", {"size": [2, 2], "counts": [1, 3]}), "segmentation is 2x2"),
+        (set_value("images", 1, "width", 80), "image 2: 80x120 stated"),
+        (set_value("images", 1, "file_name", None), "image 2: expected a file_name"),
+        (set_value("images", 1, "file_name", "gone.png"), "image 2: 'gone.png' is not in"),
+        (set_value("categories", 0, "name", None), "category 1: expected a name"),
     ],
 )
 def test_bad_coco_records_are_named(tmp_path: Path, change: Callable[[dict], None], says: str) -> None:
@@ -156,6 +174,29 @@ def test_bad_coco_records_are_named(tmp_path: Path, change: Callable[[dict], Non
         _ = [photo.targets((160, 120)) for photo in open_dataset(root).photos]
     assert says in str(error.value)
     assert "instances.json" in str(error.value) or "2.png" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (set_value("annotations", 1, "image_id", 99), "annotation of an image that is not listed: left out"),
+        (set_value("annotations", 1, "id", 10), "annotation id twice: both kept"),
+        (set_value("annotations", 1, "id", None), "annotation without an id"),
+        (set_value("annotations", 1, "segmentation", [[1, 2, 3, 4]]), "a polygon of fewer than 3 points: left out"),
+        (set_value("images", 1, "width", None), "no width or height: read from the file"),
+        (set_value("images", 1, "file_name", "elsewhere/2.png"), "file_name of another folder"),
+    ],
+)
+def test_coco_files_are_mended_as_in_training(tmp_path: Path, change: Callable[[dict], None], says: str) -> None:
+    document = coco_document()
+    root = write_coco(tmp_path, document)
+    change(document)
+    (root / "instances.json").write_text(json.dumps(document))
+    dataset = open_dataset(root)
+    targets = dataset.photos[0].targets((160, 120))
+    assert says in " ".join(dataset.repairs.lines())
+    assert np.array_equal(next(t for t in targets if t.name == "green").mask, green_mask())
+    assert len({t.key for t in targets}) == len(targets)
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", '{"images": []}', '{"images": 1, "annotations": 2, "categories": 3}'])

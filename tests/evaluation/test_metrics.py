@@ -6,6 +6,7 @@ import pytest
 from seem.evaluation import metrics
 from seem.evaluation.metrics import FALSE, IGNORED, TRUE
 from seem.evaluation.panoptic import IOUS, panoptic_quality
+from seem.evaluation.panoptic import figures as panoptic_figures
 
 
 def boxes(*corners: tuple[int, int, int, int]) -> list[np.ndarray]:
@@ -181,6 +182,26 @@ def test_panoptic_quality_agrees_with_torchmetrics(seed: int) -> None:
     expected = float(theirs.compute())
     assert 0.1 < expected < 0.95
     assert np.mean([quality[0] for quality in each if quality is not None]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_semantic_iou_agrees_with_torchmetrics(seed: int) -> None:
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    import torch
+
+    rng = np.random.default_rng(seed)
+    truth, answer = rng.integers(0, 4, (2, 3, 20, 30))  # class 4 is answered, never there: it does not count
+    answer[0, :4], truth[1, :3] = 4, 1
+    rows = [
+        {"image": str(i), "name": str(k), "stuff": k > 1, "segments": vars(metrics.SegmentCounts()), "pixels": {
+            "both": int(((truth[i] == k) & (answer[i] == k)).sum()), "answer": int((answer[i] == k).sum()),
+            "truth": int((truth[i] == k).sum())}, "score": [], "outcome": [[]] * 10, "instances": 0}
+        for i in range(3) for k in range(5)
+    ]  # fmt: skip
+    each = classification.multiclass_jaccard_index(torch.tensor(answer), torch.tensor(truth), 5, average="none")
+    found = panoptic_figures(rows)["miou"]
+    assert found["all"] == pytest.approx(float(each[:4].mean()), abs=1e-5)
+    assert found["things"] == pytest.approx(float(each[:2].mean()), abs=1e-5)
 
 
 # ---- video --------------------------------------------------------------------------------------------------------

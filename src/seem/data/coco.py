@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -106,6 +106,17 @@ class CocoPhoto:
         )
 
 
+class CocoShape(NamedTuple):
+    """One annotation, as the photo is seen."""
+
+    entry: Entry
+    label: str  # for messages
+    mask: np.ndarray  # (H, W) bool, perhaps empty
+    box: Box | None
+    category: str | None  # id, as text
+    crowd: bool
+
+
 @dataclass(frozen=True)
 class CocoFile:
     """The index, checked: images by id, their annotations, names by category id. Ids are compared as text."""
@@ -131,8 +142,16 @@ class CocoFile:
 
     def photos(self, finder: PhotoFinder, rules: Rules, repairs: Repairs) -> Iterator[CocoPhoto]:
         """Every image that the rules keep, its file found and its size checked."""
-        of_path: dict[Path, str] = {}
         stems: set[str] = set()
+        for key, path in self.paths(finder, rules, repairs):
+            stem = finder.stem(path)
+            stem = stem if stem not in stems else stem + path.suffix
+            stems.add(stem)
+            yield self.photo(key, path, stem, repairs)
+
+    def paths(self, finder: PhotoFinder, rules: Rules, repairs: Repairs) -> Iterator[tuple[str, Path]]:
+        """(id, file) of every image that the rules keep; no file is opened."""
+        of_path: dict[Path, str] = {}
         for key, entry in self.images.items():
             if not rules.keep(entry):
                 continue
@@ -146,12 +165,13 @@ class CocoFile:
             if path in of_path:
                 raise RecordError(f"{self.path}: {label}: {path} is image {of_path[path]} already")
             of_path[path] = key
-            header = read_header(path)
-            turned = self._frame(label, entry, header, repairs, path)
-            stem = finder.stem(path)
-            stem = stem if stem not in stems else stem + path.suffix
-            stems.add(stem)
-            yield CocoPhoto(key, entry, path, stem, header, turned)
+            yield key, path
+
+    def photo(self, key: str, path: Path, stem: str, repairs: Repairs) -> CocoPhoto:
+        """The image of an id, its size checked against the file's header."""
+        entry, header = self.images[key], read_header(path)
+        turned = self._frame(f"image {key}", entry, header, repairs, path)
+        return CocoPhoto(key, entry, path, stem, header, turned)
 
     def _frame(self, label: str, entry: Entry, header: Header, repairs: Repairs, path: Path) -> bool:
         """Whether annotations lie on the photo as stored, going by the size that is stated."""
@@ -169,10 +189,8 @@ class CocoFile:
 
     # ---- objects --------------------------------------------------------------------------------------------------
 
-    def objects(self, photo: CocoPhoto, rules: Rules, repairs: Repairs) -> list[Object | None]:
-        """What is annotated on a photo; regions of stuff are joined."""
-        objects: list[Object | None] = []
-        joined: dict[str, np.ndarray] = {}
+    def shapes(self, photo: CocoPhoto, repairs: Repairs) -> Iterator[CocoShape]:
+        """What is annotated on a photo, once each, in the file's order."""
         seen: set[str] = set()
         for a in self.annotations.get(photo.key, ()):
             label = f"annotation {a.get('id')} of image {photo.key}"
@@ -183,13 +201,21 @@ class CocoFile:
             seen.add(content)
             try:
                 mask, box = self._shape(a, photo, label, repairs)
-                crowd = _flag(a.get("iscrowd"))
-                quality = a.get("teacher_score")
-                quality = None if quality is None else float(quality)
-                phrases = _phrases(a.get("phrases"))
+                yield CocoShape(a, label, mask, box, as_key(a.get("category_id")), _flag(a.get("iscrowd")))
             except (TypeError, ValueError) as error:
                 raise RecordError(f"{self.path}: {label}: {error}") from None
-            category = as_key(a.get("category_id"))
+
+    def objects(self, photo: CocoPhoto, rules: Rules, repairs: Repairs) -> list[Object | None]:
+        """The shapes as a record has them; regions of stuff are joined."""
+        objects: list[Object | None] = []
+        joined: dict[str, np.ndarray] = {}
+        for entry, label, mask, box, category, crowd in self.shapes(photo, repairs):
+            try:
+                quality = entry.get("teacher_score")
+                quality = None if quality is None else float(quality)
+                phrases = _phrases(entry.get("phrases"))
+            except (TypeError, ValueError) as error:
+                raise RecordError(f"{self.path}: {label}: {error}") from None
             name = rules.display(self.name(category)) if category is not None else None
             kind = rules.kind if name is None else rules.kind_of(name)
             if not mask.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ SUPERSAMPLING = 4
 
 
 def polygon_mask(polygons: Iterable[object], size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool of a COCO polygon list: pixels half covered by the union, all touched ones if there is none.
+    """(H, W) bool of a COCO polygon list: pixels whose centre lies in one, all touched ones if there is none.
 
     `size` is (width, height). Raises ValueError for a polygon that is not x, y of three or more finite points.
     """
@@ -36,12 +36,22 @@ def polygon_mask(polygons: Iterable[object], size: tuple[int, int]) -> np.ndarra
     x1, y1 = np.ceil(every.max(0)).clip(0, size).astype(int)
     if x1 <= x0 or y1 <= y0:
         return mask
-    fine = np.zeros(((y1 - y0) * SUPERSAMPLING, (x1 - x0) * SUPERSAMPLING), bool)
+    rings = [ring - (x0, y0) for ring in rings]
+    part = mask[y0:y1, x0:x1]
     for ring in rings:
-        fine |= geometry.rasterise_polygon((ring - (x0, y0)) * SUPERSAMPLING, (fine.shape[1], fine.shape[0]))
-    cover = fine.reshape(y1 - y0, SUPERSAMPLING, x1 - x0, SUPERSAMPLING).mean((1, 3))
-    mask[y0:y1, x0:x1] = cover >= 0.5 if (cover >= 0.5).any() else cover > 0
+        part |= geometry.rasterise_polygon(ring, (x1 - x0, y1 - y0))
+    if not part.any():
+        part[:] = _touched(rings, part.shape)
     return mask
+
+
+def _touched(rings: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """(h, w) bool of the pixels that polygons too small to hold a centre lie on."""
+    fine = np.zeros((shape[0] * SUPERSAMPLING, shape[1] * SUPERSAMPLING), bool)
+    for ring in rings:
+        fine |= geometry.rasterise_polygon(ring * SUPERSAMPLING, (fine.shape[1], fine.shape[0]))
+    touched: np.ndarray = fine.reshape(shape[0], SUPERSAMPLING, shape[1], SUPERSAMPLING).any((1, 3))
+    return touched
 
 
 def segmentation_mask(stated: object, size: tuple[int, int], note: Callable[[str], None]) -> np.ndarray:

@@ -62,7 +62,7 @@ def _add_phrases(path: Path, file: CocoFile, split: str, repairs: Repairs) -> se
         splits[str(ref.get("split"))].add(image)
         if split not in ("all", ref.get("split")):
             continue
-        said = _sentences(path, label, ref)
+        said = sentences_of(path, label, ref)
         if not said:
             repairs.note("ref without a sentence", label)
         annotation["phrases"] = [*annotation.get("phrases", []), *said]
@@ -78,7 +78,8 @@ def _add_phrases(path: Path, file: CocoFile, split: str, repairs: Repairs) -> se
     return splits[TRAIN] - tested
 
 
-def _sentences(path: Path, label: str, ref: dict[str, Any]) -> list[str]:
+def sentences_of(path: Path, label: str, ref: dict[str, Any]) -> list[str]:
+    """What was said about a ref's object, blanks left out. Raises RecordError."""
     stated = ref.get("sentences")
     texts: list[Any] = [s.get("sent", s.get("raw")) if isinstance(s, dict) else s for s in stated or ()]
     if not isinstance(stated, list) or not all(isinstance(t, str) for t in texts):

@@ -14,7 +14,6 @@ import numpy as np
 from seem.data.masks import fit, read_numbers
 from seem.data.records import (
     Header,
-    Object,
     Record,
     RecordError,
     Repairs,
@@ -52,12 +51,10 @@ def read_voc(
         if stem not in photos:
             raise RecordError(f"{root}: {stem}: no photo of this name in JPEGImages")
         header = read_header(photos[stem])
-        instances, classes = (_picture(root / f"Segmentation{part}", stem, header) for part in ("Object", "Class"))
-        path = root / "SegmentationObject" / f"{stem}.png"
+        instances, classes, named = read_instances(root, stem, header, repairs)
         objects = [
-            _object(path, instances == n, classes, n, rules, repairs)
-            for n in np.unique(instances).tolist()
-            if n not in (0, VOID)
+            make_object(instances == n, rules.display(name), rules.kind_of(rules.display(name)))
+            for n, name in named.items()
         ]
         unknown = (instances == VOID) | (classes == VOID) | ((instances == 0) & (classes != 0))
         yield make_record(
@@ -85,20 +82,32 @@ def _stems(root: Path, split: str) -> list[str]:
     return list(dict.fromkeys(stems))
 
 
+def read_instances(
+    root: Path, stem: str, header: Header, repairs: Repairs
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """(H, W) instance numbers and (H, W) class numbers of a photo, and the instances' names.
+
+    An instance is named as most of its pixels are in the class picture.
+    """
+    instances, classes = (_picture(root / f"Segmentation{part}", stem, header) for part in ("Object", "Class"))
+    names = {
+        int(n): _name(root / "SegmentationObject" / f"{stem}.png", classes[instances == n], int(n), repairs)
+        for n in np.unique(instances).tolist()
+        if n not in (0, VOID)
+    }
+    return instances, classes, names
+
+
 def _picture(folder: Path, stem: str, header: Header) -> np.ndarray:
     path = folder / f"{stem}.png"
     return fit(path, read_numbers(path), header)
 
 
-def _object(
-    path: Path, mask: np.ndarray, classes: np.ndarray, number: int, rules: Rules, repairs: Repairs
-) -> Object | None:
-    """An instance, named as most of its pixels are in the class picture."""
-    values, counts = np.unique(classes[mask], return_counts=True)
+def _name(path: Path, classes: np.ndarray, number: int, repairs: Repairs) -> str:
+    values, counts = np.unique(classes, return_counts=True)
     named = np.isin(values, range(1, len(NAMES) + 1))
     if not named.any():
         raise RecordError(f"{path}: instance {number} has no class in SegmentationClass")
     if named.sum() > 1:
         repairs.note("instance of two classes: the larger part taken", f"{path.stem} instance {number}")
-    name = rules.display(NAMES[int(values[named][counts[named].argmax()]) - 1])
-    return make_object(mask, name, rules.kind_of(name))
+    return NAMES[int(values[named][counts[named].argmax()]) - 1]

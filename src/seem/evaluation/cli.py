@@ -126,6 +126,8 @@ class Run(Output):
         settings |= self.chosen(dataset)
         show = Shower(task, model, dataset, settings)
         self.finish(task, dataset.name, settings, evaluate(model, dataset), len(dataset.photos), show=show)
+        for line in dataset.repairs.lines():
+            print(f"put right: {line}", file=sys.stderr)
 
 
 def _check_folder(option: str, path: Path | None) -> None:

@@ -2,15 +2,15 @@
 panoptic JSON.
 
 `open_dataset` finds out which. Photos come in a fixed order, masks are read when asked for, and whatever is wrong is a
-`DatasetError` that names the file and the record.
+`DatasetError` that names the file and the record. COCO's files and VOC's pictures are read by `seem.data`, as in
+training; folders of masks here, because what is measured needs their ignored pixels, sequences and several objects.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ import numpy as np
 from PIL import Image
 
 from seem import geometry
-from seem.vocabulary import COCO_PANOPTIC
+from seem.data import voc
+from seem.data.coco import CocoFile, PhotoFinder, photo_folders
+from seem.data.coco_panoptic import panoptic_names, segments
+from seem.data.masks import IGNORE_BAND
+from seem.data.records import IMAGE_SUFFIXES, RecordError, Repairs, Rules, find_photos, read_header, read_json
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 FOLDERS = (  # photos, masks
     ("images", "masks"),  # GrabCut, Berkeley
     ("img", "gt"),  # DAVIS and COCO_MVal as RITM ships them
@@ -30,13 +33,11 @@ FOLDERS = (  # photos, masks
     ("JPEGImages", "SegmentationObject"),  # PASCAL VOC
 )
 LISTS = ("", "ImageSets/Segmentation", "ImageSets/2017", "ImageSets/2016", "ImageSets/480p")  # of SPLIT.txt
-IGNORE_BAND = 128  # of a 0/255 mask
 IGNORE_INDEX = 255  # of a mask of instance numbers
 MAX_INSTANCES = 100  # distinct numbers in one mask file; more is a grey picture
 
 
-class DatasetError(ValueError):
-    """A file or record of a data set that cannot be used; the message names both."""
+DatasetError = RecordError  # whoever reads: the message names the file and the record
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,7 @@ class Dataset:
         names: its classes; empty where objects have none.
         stuff: those of the classes that are stuff; then every pixel is annotated, or unknown.
         split: the part that was chosen, if there are parts.
+        repairs: what had to be put right so far; masks are read, and mended, when they are asked for.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Dataset:
     names: tuple[str, ...] = ()
     stuff: frozenset[str] = frozenset()
     split: str | None = None
+    repairs: Repairs = field(default_factory=Repairs, repr=False, compare=False)
 
     def first(self, limit: int | None) -> Dataset:
         """The first `limit` photos."""
@@ -152,6 +155,31 @@ def open_dataset(
     return replace(dataset, photos=photos)
 
 
+def from_records(records: Sequence[Mapping[str, Any]], name: str) -> Dataset:
+    """Training records (`seem.data.records`) as a data set: their objects with masks, regions and crowds as crowds."""
+    names = sorted({o["name"] for r in records for o in r["objects"] if o.get("name")})
+    photos = [Photo(str(r["id"]), Path(r["image"]), _record_reader(r)) for r in records]
+    return Dataset(name, photos, tuple(names))
+
+
+def _record_reader(record: Mapping[str, Any]) -> Callable[[], list[Target]]:
+    def read() -> list[Target]:
+        ignore = geometry.rle_decode(record["ignore"]) if record.get("ignore") else None
+        return [
+            Target(
+                f"{record['id']}#{i}",
+                geometry.rle_decode(o["rle"]),
+                o.get("name"),
+                ignore,
+                crowd=bool(o.get("crowd") or o.get("semantic")),
+            )
+            for i, o in enumerate(record["objects"])
+            if o.get("rle")
+        ]
+
+    return read
+
+
 def read_only(path: str | Path, dataset: str | Path) -> list[str]:
     """Photo keys from a JSON file: a list, or lists by the data set's folder name (benchmarks/dev_split.json)."""
     data = read_json(Path(path))
@@ -170,6 +198,8 @@ def read_only(path: str | Path, dataset: str | Path) -> list[str]:
 
 def _open_folder(root: Path, split: str | None) -> Dataset:
     name, (chosen, listed) = root.resolve().name, _listed(root, split)
+    if all((root / part).is_dir() for part in ("JPEGImages", "SegmentationObject", "SegmentationClass")):
+        return _open_voc(root, listed, chosen)
     for image_dir, mask_dir in FOLDERS:
         photos_at, masks_at = root / image_dir, root / mask_dir
         if photos_at.is_dir() and masks_at.is_dir():
@@ -178,6 +208,31 @@ def _open_folder(root: Path, split: str | None) -> Dataset:
         return Dataset(name, _pair_files(root / "img", root / "inst", (".mat",), listed), split=chosen)
     known = ", ".join(f"{a}/ + {b}/" for a, b in FOLDERS)
     raise DatasetError(f"{root}: expected {known}, img/ + inst/ or a COCO JSON")
+
+
+def _open_voc(root: Path, listed: set[str] | None, split: str | None) -> Dataset:
+    """Instances with their names; void is ignored."""
+    photos, repairs = find_photos(root / "JPEGImages"), Repairs()
+    pictures = [stem for stem in find_photos(root / "SegmentationObject") if listed is None or stem in listed]
+
+    def reader(stem: str) -> Reader:
+        def read() -> list[Target]:
+            numbers, _, names = voc.read_instances(root, stem, read_header(photos[stem]), repairs)
+            ignore = numbers == voc.VOID
+            found = [(n, name, numbers == n) for n, name in names.items()]
+            keys = [stem] if len(found) == 1 else [f"{stem}#{i}" for i in range(len(found))]
+            return [
+                Target(key, mask, name, ignore if ignore.any() else None, number=n)
+                for key, (n, name, mask) in zip(keys, found, strict=True)
+            ]
+
+        return read
+
+    for stem in pictures:
+        if stem not in photos:
+            raise DatasetError(f"{root}: {stem}: no photo of this name in JPEGImages")
+    found = [Photo(stem, photos[stem], reader(stem)) for stem in pictures]
+    return Dataset(root.resolve().name, found, voc.NAMES, split=split, repairs=repairs)
 
 
 def _listed(root: Path, split: str | None) -> tuple[str | None, set[str] | None]:
@@ -286,190 +341,53 @@ def _coco_index(root: Path) -> Path | None:
     return None
 
 
-def read_json(path: Path) -> Any:
-    """The document in a file. Raises DatasetError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: not readable as JSON: {error}") from None
-
-
 def _open_coco(index: Path, images: str | Path | None, split: str | None) -> Dataset:
-    data = read_json(index)
-    lists = [data.get(part) if isinstance(data, dict) else None for part in ("images", "annotations", "categories")]
-    if not all(isinstance(part, list) for part in lists):
-        raise DatasetError(f"{index}: expected COCO's images, annotations and categories")
-    if any(isinstance(a, dict) and "segments_info" in a for a in data["annotations"]):
-        return _open_panoptic(index, images, data)
-    records, annotations, categories = (_by_id(index, part, name) for part, name in zip(lists, _PARTS, strict=True))
-    names = {key: str(_get(index, f"category {key}", c, "name")) for key, c in categories.items()}
-    of_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for key, annotation in annotations.items():
-        image = str(_get(index, f"annotation {key}", annotation, "image_id"))
-        if image not in records:
-            raise DatasetError(f"{index}: annotation {key}: image_id {image} is not among the images")
-        category = str(_get(index, f"annotation {key}", annotation, "category_id"))
-        if category not in names:
-            raise DatasetError(f"{index}: annotation {key}: category_id {category} is not among the categories")
-        of_image[image].append(annotation)
-    splits = sorted({str(r["split"]) for r in records.values() if "split" in r})
+    repairs = Repairs()
+    file = CocoFile.read(index, repairs)
+    panoptic = any("segments_info" in a for found in file.annotations.values() for a in found)
+    splits = sorted({str(entry["split"]) for entry in file.images.values() if "split" in entry})
     if split is None:
         split = next((s for s in splits if s.startswith("val")), "all")
     elif split != "all" and split not in splits:
         raise DatasetError(f"{index}: no image has split {split!r}; got {', '.join(splits) or 'none'}")
-    folder = _image_folder(index, images, records)
+    rules = Rules(keep=lambda entry: split in ("all", str(entry.get("split"))))
+    finder = PhotoFinder(Path(images) if images is not None else photo_folders(index))
+    spelt = panoptic_names(file) if panoptic else {key: file.name(key) for key in file.categories}
+    names = {key: rules.display(name) for key, name in spelt.items()}
+    reader = _panoptic_reader if panoptic else _coco_reader
     photos = [
-        Photo(key, folder / Path(str(record["file_name"])), _coco_reader(index, record, of_image[key], names))
-        for key, record in records.items()
-        if split in ("all", str(record.get("split")))
+        Photo(key, path, reader(file, key, path, names, repairs)) for key, path in file.paths(finder, rules, repairs)
     ]
-    return Dataset(_coco_name(index), photos, tuple(names.values()), split=split)
-
-
-def _coco_name(index: Path) -> str:
+    stuff = {names[k] for k, c in file.categories.items() if not c.get("isthing", 1)} if panoptic else set()
     root = index.parent.parent if index.parent.name == "annotations" else index.parent
-    return root.resolve().name
+    used = tuple(dict.fromkeys(names.values()))
+    return Dataset(root.resolve().name, photos, used, frozenset(stuff), split, repairs)
 
 
-_PARTS = ("image", "annotation", "category")
+Reader = Callable[[], list[Target]]
 
 
-def _by_id(index: Path, records: Any, part: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for position, record in enumerate(records):
-        if not isinstance(record, dict) or not isinstance(record.get("id"), (int, str)):
-            raise DatasetError(f"{index}: {part} number {position}: expected an object with an id")
-        key = str(record["id"])
-        if key in found:
-            raise DatasetError(f"{index}: {part} {key}: the id is there twice")
-        found[key] = record
-    return found
-
-
-def _get(index: Path, record: str, values: dict[str, Any], key: str) -> Any:
-    if key not in values:
-        raise DatasetError(f"{index}: {record}: no {key!r}")
-    return values[key]
-
-
-def _image_folder(index: Path, images: str | Path | None, records: dict[str, dict[str, Any]]) -> Path:
-    for key, record in records.items():
-        if not isinstance(record.get("file_name"), str):
-            raise DatasetError(f"{index}: image {key}: no file_name")
-    first = next((r["file_name"] for r in records.values()), "")
-    root = index.parent
-    beside = [
-        root / "images",
-        root,
-        root.parent / "images",
-        root.parent / re.sub("^(instances|panoptic)_", "", index.stem),
-    ]
-    folders = [Path(images)] if images is not None else beside
-    for folder in folders:
-        if (folder / first).is_file():
-            return folder
-    raise DatasetError(f"{index}: image file {first!r} is not in {', '.join(str(f) for f in folders)}")
-
-
-def _coco_reader(
-    index: Path, record: dict[str, Any], annotations: Iterable[dict[str, Any]], names: dict[str, str]
-) -> Callable[[], list[Target]]:
+def _coco_reader(file: CocoFile, key: str, path: Path, names: Mapping[str, str], repairs: Repairs) -> Reader:
     def read() -> list[Target]:
-        targets = []
-        for a in annotations:
-            size = (_side(index, record, "width"), _side(index, record, "height"))
-            try:
-                mask = segmentation_mask(a.get("segmentation"), size)
-            except (TypeError, ValueError) as error:
-                raise DatasetError(f"{index}: annotation {a['id']}: {error}") from None
-            key, name = f"{record['id']}#{a['id']}", names[str(a["category_id"])]
-            targets.append(Target(key, mask, name, crowd=bool(a.get("iscrowd", 0))))
-        return targets
-
-    return read
-
-
-def _side(index: Path, record: dict[str, Any], key: str) -> int:
-    value = record.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise DatasetError(f"{index}: image {record['id']}: expected a {key} of 1 or more, got {value!r}")
-    return value
-
-
-# ---- COCO panoptic: a PNG per photo whose colours are segment ids ---------------------------------------------------
-
-
-_COCO_NAMES = {(c.coco_id, c.coco_name): c.name for c in COCO_PANOPTIC}  # "sky-other-merged" -> "sky"
-
-
-def _open_panoptic(index: Path, images: str | Path | None, data: dict[str, Any]) -> Dataset:
-    records, categories = (
-        _by_id(index, data[key], name) for key, name in (("images", "image"), ("categories", "category"))
-    )
-    names, stuff = {}, set()
-    for key, category in categories.items():
-        name = str(_get(index, f"category {key}", category, "name"))
-        names[key] = _COCO_NAMES.get((category["id"], name), name)
-        if not category.get("isthing", 1):
-            stuff.add(names[key])
-    of_image: dict[str, dict[str, Any]] = {}
-    for position, annotation in enumerate(data["annotations"]):
-        label = f"annotation number {position}"
-        if not isinstance(annotation, dict) or not isinstance(annotation.get("segments_info"), list):
-            raise DatasetError(f"{index}: {label}: expected an object with segments_info")
-        image = str(_get(index, label, annotation, "image_id"))
-        if image not in records:
-            raise DatasetError(f"{index}: {label}: image_id {image} is not among the images")
-        for segment in annotation["segments_info"]:
-            named = str(_get(index, f"{label}: segment", segment, "category_id"))
-            if named not in names:
-                raise DatasetError(f"{index}: {label}: category_id {named} is not among the categories")
-        of_image[image] = annotation
-    folder, maps = _image_folder(index, images, records), index.with_suffix("")
-    photos = [
-        Photo(key, folder / str(records[key]["file_name"]), _panoptic_reader(index, maps, annotation, names))
-        for key, annotation in of_image.items()
-    ]
-    return Dataset(_coco_name(index), photos, tuple(names.values()), frozenset(stuff), split="all")
-
-
-def _panoptic_reader(
-    index: Path, maps: Path, annotation: dict[str, Any], names: dict[str, str]
-) -> Callable[[], list[Target]]:
-    def read() -> list[Target]:
-        path = maps / str(_get(index, f"annotation of image {annotation['image_id']}", annotation, "file_name"))
-        try:
-            with Image.open(path) as image:
-                colours = np.array(image.convert("RGB"), np.int64)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DatasetError(f"{path}: not a readable map of segments: {error}") from None
-        ids = colours @ (1, 256, 65536)
-        segments = {int(_get(index, f"{path.name}: segment", s, "id")): s for s in annotation["segments_info"]}
-        for missing in sorted(set(np.unique(ids).tolist()) - {0} ^ set(segments)):
-            raise DatasetError(f"{path}: segment {missing} is not in both the map and {index.name}")
+        shapes = list(file.shapes(file.photo(key, path, path.stem, repairs), repairs))
+        count = Counter(str(s.entry["id"]) for s in shapes)
         return [
             Target(
-                f"{annotation['image_id']}#{key}",
-                ids == key,
-                names[str(segment["category_id"])],
-                crowd=bool(segment.get("iscrowd", 0)),
+                f"{key}#{s.entry['id']}" + (f".{i}" if count[str(s.entry["id"])] > 1 else ""),
+                s.mask,
+                names[s.category] if s.category is not None else None,
+                crowd=s.crowd,
             )
-            for key, segment in segments.items()
+            for i, s in enumerate(shapes)
         ]
 
     return read
 
 
-def segmentation_mask(segmentation: object, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool from COCO's polygons (their union) or run lengths; `size` is (width, height)."""
-    if isinstance(segmentation, dict):
-        return geometry.rle_decode(segmentation)
-    if not isinstance(segmentation, list):
-        raise TypeError(f"segmentation: expected polygons or run lengths, got {str(segmentation)[:40]}")
-    mask = np.zeros((size[1], size[0]), bool)
-    for flat in segmentation:
-        points = np.asarray(flat, np.float64)
-        if points.ndim != 1 or len(points) % 2 or len(points) < 6 or not np.isfinite(points).all():
-            raise ValueError(f"segmentation: expected x, y of 3 or more points, got {str(flat)[:40]}")
-        mask |= geometry.rasterise_polygon(points.reshape(-1, 2), size)
-    return mask
+def _panoptic_reader(file: CocoFile, key: str, path: Path, names: Mapping[str, str], repairs: Repairs) -> Reader:
+    def read() -> list[Target]:
+        photo = file.photo(key, path, path.stem, repairs)
+        ids, found = segments(file, photo, file.path.with_suffix(""), repairs)
+        return [Target(f"{key}#{s.number}", ids == s.number, names[s.category], crowd=s.crowd) for s in found]
+
+    return read

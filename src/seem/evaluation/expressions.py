@@ -7,17 +7,20 @@ beside COCO's `instances.json`; the same as JSON is read too.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seem.data.records import RecordError
-from seem.data.refcoco import read_refs
-from seem.evaluation.datasets import IMAGE_SUFFIXES, DatasetError, read_json, segmentation_mask
+from seem.data.coco import CocoFile
+from seem.data.masks import segmentation_mask
+from seem.data.records import IMAGE_SUFFIXES, Repairs, read_json
+from seem.data.refcoco import read_refs, sentences_of
+from seem.evaluation.datasets import Dataset, DatasetError
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,23 @@ class Expressions:
         for item in self.items:
             photos[item.image].append(item)
         return photos
+
+
+def from_names(dataset: Dataset) -> Expressions:
+    """Each class that a photo shows once, its name as the sentence."""
+    items = []
+    for photo in dataset.photos:
+        targets = photo.targets()
+        count = Counter(t.name for t in targets)
+        for t in targets:
+            if t.name and count[t.name] == 1 and not t.crowd and t.mask.any():
+                size = (t.mask.shape[1], t.mask.shape[0])
+                items.append(Expression(t.key, photo.path, t.name, True, size, partial(_given, t.mask)))
+    return Expressions(dataset.name, tuple(items))
+
+
+def _given(mask: np.ndarray) -> np.ndarray:
+    return mask
 
 
 def open_expressions(path: str | Path, images: str | Path | None = None, split: str | None = None) -> Expressions:
@@ -140,17 +160,9 @@ def _read_boxes(path: Path, photos: dict[int, Path]) -> Iterator[Expression]:
 
 
 def _read_refcoco(path: Path, photos: dict[int, Path], split: str) -> Iterator[Expression]:
-    try:
-        refs = read_refs(path)
-    except RecordError as error:
-        raise DatasetError(str(error)) from None
-    index = path.parent / "instances.json"
-    instances = read_json(index)
-    try:
-        annotations = {a["id"]: a for a in instances["annotations"]}
-        sizes = {i["id"]: (int(i["width"]), int(i["height"])) for i in instances["images"]}
-    except (TypeError, KeyError, ValueError):
-        raise DatasetError(f"{index}: expected COCO's images and annotations with ids and sizes") from None
+    refs, repairs = read_refs(path), Repairs()
+    file = CocoFile.read(path.parent / "instances.json", repairs)
+    annotations = {str(a["id"]): a for found in file.annotations.values() for a in found}
     if not all(isinstance(r, dict) for r in refs):
         raise DatasetError(f"{path}: expected a list of references")
     splits = sorted({str(r.get("split")) for r in refs})
@@ -160,21 +172,26 @@ def _read_refcoco(path: Path, photos: dict[int, Path], split: str) -> Iterator[E
         if ref.get("split") != split:
             continue
         label = f"reference {ref.get('ref_id')}"
-        if ref.get("ann_id") not in annotations or ref.get("image_id") not in sizes:
-            raise DatasetError(f"{path}: {label}: ann_id {ref.get('ann_id')} or its image is not in {index.name}")
-        photo, size = _photo(path, label, photos, ref["image_id"]), sizes[ref["image_id"]]
-        mask = _mask_reader(index, annotations[ref["ann_id"]], size)
-        for position, sentence in enumerate(ref.get("sentences", ())):
-            text = sentence.get("sent") if isinstance(sentence, dict) else None
-            if not isinstance(text, str) or not text.strip():
-                raise DatasetError(f"{path}: {label}: sentence {position}: expected words, got {text!r}")
+        image, annotation = file.images.get(str(ref.get("image_id"))), annotations.get(str(ref.get("ann_id")))
+        if image is None or annotation is None:
+            raise DatasetError(f"{path}: {label}: ann_id {ref.get('ann_id')} or its image is not in {file.path.name}")
+        photo, size = _photo(path, label, photos, ref["image_id"]), _size(file.path, image)
+        mask = _mask_reader(file.path, annotation, size)
+        for position, text in enumerate(sentences_of(path, label, ref)):
             yield Expression(f"{ref['image_id']}#{ref['ref_id']}.{position}", photo, text, position == 0, size, mask)
+
+
+def _size(index: Path, image: dict[str, Any]) -> tuple[int, int]:
+    try:
+        return int(image["width"]), int(image["height"])
+    except (TypeError, KeyError, ValueError):
+        raise DatasetError(f"{index}: image {image['id']}: expected a width and a height") from None
 
 
 def _mask_reader(index: Path, annotation: dict[str, Any], size: tuple[int, int]) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         try:
-            mask = segmentation_mask(annotation.get("segmentation"), size)
+            mask = segmentation_mask(annotation.get("segmentation"), size, lambda _: None)
         except (TypeError, ValueError) as error:
             raise DatasetError(f"{index}: annotation {annotation['id']}: {error}") from None
         if mask.shape != (size[1], size[0]) or not mask.any():

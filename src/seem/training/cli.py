@@ -179,6 +179,35 @@ def export(
         typer.echo(json.dumps(hashes, indent=1))
 
 
+@train_app.command()
+def ablation(
+    name: Annotated[str, typer.Argument(help="memory, negatives, matching or start.")],
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Folder of the trainings, shared between ablations, and the results.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm, seeds 0, 1 …")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each training, instead of the config's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure on the first N photos that are set aside.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Train with and without a part of the paper's method, and measure both on photos that were set aside.
+
+    \b
+    Example:
+      seem train ablation memory configs/ablation-small.toml --out runs/ablations
+    """
+    from seem.training import ablation as task
+    from seem.training.paper.config import PaperConfig
+
+    with _one_line_errors():
+        read = PaperConfig.read(config)
+        if steps is not None:
+            read = dataclasses.replace(read, engine=dataclasses.replace(read.engine, steps=steps))
+        with contextlib.redirect_stdout(sys.stderr):  # the trainings' progress
+            result = task.run(name, read, out, range(seeds), limit)
+        task.save(result, out / f"{name}.json")
+        typer.echo(json.dumps(result) if as_json else task.table(result))
+
+
 def _add_gallery() -> None:
     from seem.training import gallery
 

@@ -187,7 +187,12 @@ def finetune(
         warm_learning_rate=config.learning_rate / 4,
         names=tuple(COCO_PANOPTIC_NAMES),
         engine=EngineConfig(
-            steps=config.steps, accumulate=config.photos_per_step, warmup=10, ema=0.98, seed=config.seed
+            steps=config.steps,
+            accumulate=config.photos_per_step,
+            warmup=10,
+            ema=0.98,
+            seed=config.seed,
+            end_with_budget=True,
         ),
         augment=AugmentConfig(scale=(0.7, 1.4)),
         objective=ObjectiveConfig(objects_per_image=4),
@@ -223,18 +228,17 @@ def measure(model: Model, records: Sequence[Record], names: Sequence[str]) -> di
     The label is chosen among COCO's 133 names and ``names``.
     """
     from seem.evaluation import interactive
+    from seem.evaluation.datasets import from_records
     from seem.evaluation.robot import Robot
 
     vocabulary = list(dict.fromkeys([*COCO_PANOPTIC_NAMES, *names]))
     rows, right = [], []
-    for record in records:
-        scene = model.encode(record["image"])
-        for mask, name in _objects(record):
-            robot = Robot(mask)
-            rows.append(interactive.segment_with_robot(scene, _target(mask), robot, robot.next_click()))  # type: ignore[arg-type]
-            rows[-1] |= {"image": record["id"], "encode_seconds": 0.0}
-            if name:
-                right.append(scene.label(mask, vocabulary, 1)[0][0] == name)
+    for scene, target, row in interactive.objects(model, from_records(records, "held out")):
+        robot = Robot(target.mask)
+        first = interactive.first_prompt("click", target.mask, robot)
+        rows.append(row | interactive.segment_with_robot(scene, target, robot, first))
+        if target.name:
+            right.append(scene.label(target.mask, vocabulary, 1)[0][0] == target.name)
     figures = interactive.figures(rows)
     return {
         **{f"iou_at_{k}": round(figures["iou_at"][str(k)], 4) for k in (1, 3, 5)},
@@ -244,16 +248,6 @@ def measure(model: Model, records: Sequence[Record], names: Sequence[str]) -> di
     }
 
 
-def _objects(record: Record) -> list[tuple[np.ndarray, str | None]]:
-    return [(decode_rle(o["rle"]), o["name"]) for o in record["objects"] if o["rle"] and not o["crowd"]]
-
-
-def _target(mask: np.ndarray) -> Any:
-    from seem.evaluation.datasets import Target
-
-    return Target("object", mask)
-
-
 def _picture(before: Model, after: Model, records: Sequence[Record], most: int = 6) -> Image.Image:
     """Held-out objects, one click each: a row with the answers before and after."""
     from seem.evaluation.robot import Robot
@@ -261,7 +255,7 @@ def _picture(before: Model, after: Model, records: Sequence[Record], most: int =
 
     height, rows = 240, []
     for record in records[:most]:
-        mask, _ = max(_objects(record), key=lambda o: int(o[0].sum()))
+        mask = max((decode_rle(o["rle"]) for o in record["objects"] if o["rle"]), key=np.count_nonzero)
         click = Robot(mask).next_click()
         assert click is not None
         photo = Image.open(record["image"]).convert("RGB")

@@ -85,8 +85,9 @@ class PaperConfig:
 
     Attributes:
         model: the variant, such as "seem-focal-t-v1"; its last part decides how the decoder is wired.
-        start: "scratch", or the name or path of official weights of the same image encoder, whatever their wiring.
-        reduced: the same architecture a few channels wide, to try things out on a laptop; from scratch only.
+        start: "scratch"; or the name or path of official weights of the same image encoder, whatever their wiring; or
+            the folder of a run of the same model, whose averaged weights are where this one begins.
+        reduced: the same architecture a few channels wide, to try things out on a laptop; there are no weights of it.
         records: JSON Lines files with a sampling weight each.
         classes: "coco" are the 133 panoptic classes, "records" whatever names the records hold.
         frozen: prefixes of the parameters that do not learn.
@@ -109,8 +110,8 @@ class PaperConfig:
     def __post_init__(self) -> None:
         if self.classes not in ("coco", "records"):
             raise ValueError(f"classes is {self.classes!r}; expected coco or records")
-        if self.reduced and self.start != SCRATCH:
-            raise ValueError(f"start is {self.start!r}; expected {SCRATCH!r} for a reduced model")
+        if self.reduced and self.start != SCRATCH and not Path(self.start).is_dir():
+            raise ValueError(f"start is {self.start!r}; expected {SCRATCH!r} or a run's folder for a reduced model")
         if not self.records or not sum(weight for _, weight in self.records) > 0:
             raise ValueError("records is empty or without weight; expected files with a sampling weight each")
 

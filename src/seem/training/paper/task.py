@@ -128,6 +128,10 @@ def starting_model(config: PaperConfig) -> OfficialSEEM:
     model = OfficialSEEM(variant, official_quirks=config.objective.official_quirks)
     if config.start == SCRATCH:
         return model
+    if Path(config.start).is_dir():  # frozen parts are of this run's seed, as that run's were of its own
+        tensors = run_weights(Path(config.start), model, config.model)
+        model.load_state_dict(tensors, strict=False)
+        return model
     source: object = load_network(config.start)[0]
     if not isinstance(source, OfficialSEEM):
         raise ValueError(f"start is {config.start!r}, no official model; expected weights of {config.model}")
@@ -155,13 +159,20 @@ def train(config: PaperConfig, out: Path, time_budget: float | None = None) -> E
 def averaged(config: PaperConfig, run: Path) -> OfficialSEEM:
     """The network of a run, with the moving average of its weights, for inference."""
     model = starting_model(config)
+    model.load_state_dict(run_weights(run, model, config.model), strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def run_weights(run: Path, model: OfficialSEEM, name: str) -> dict[str, torch.Tensor]:
+    """The moving average of what a run learned. Raises ValueError for a run of something else than the model."""
+    if not (run / engine.CHECKPOINT).is_file():
+        raise ValueError(f"{run}: expected the folder of a run with its {engine.CHECKPOINT}")
     tensors = load_file(run / engine.CHECKPOINT)
     average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
     unknown = sorted(set(average) - set(model.state_dict()))
     if unknown or not average:
-        raise ValueError(f"{run}: not a run of {config.model}: {', '.join(unknown[:5]) or 'no averaged weights'}")
-    model.load_state_dict(average, strict=False)
-    return model.eval().requires_grad_(False)
+        raise ValueError(f"{run}: not a run of {name}: {', '.join(unknown[:5]) or 'no averaged weights'}")
+    return average
 
 
 def export(config: PaperConfig, run: Path, out: Path) -> str:
