@@ -11,7 +11,7 @@ const rows = (data: Uint8Array, width: number): string[] =>
 const grid = (...lines: string[]) => ({
   width: lines[0]!.length,
   height: lines.length,
-  data: Uint8Array.from([...lines.join("")].map((c) => (c === "#" ? 1 : 0))),
+  data: Uint8Array.from(lines.join(""), (c) => (c === "#" ? 1 : 0)),
 });
 
 describe("geometry, as Python has it", () => {

@@ -22,8 +22,8 @@ export function createDecoder(options: DecoderOptions): Decoder {
 }
 
 interface Waiting {
-  resolve(value: unknown): void;
-  reject(error: DecoderError): void;
+  resolve: (value: unknown) => void;
+  reject: (error: DecoderError) => void;
 }
 
 class LocalDecoder implements Decoder {

@@ -5,10 +5,10 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { test } from "vitest";
 import { encodeRle } from "../core/rle";
 import { encodeObject, referenceKey, type Known } from "./encode";
-import { Engine, GRAPHS, type Description, type Graph, type Runtime } from "./engine";
+import { Engine, GRAPHS, type Description, type Graph } from "./engine";
 import { parseScene } from "./scene";
 import type { DecodeObject, ReferencePrompt } from "./types";
 
@@ -30,7 +30,7 @@ test.skipIf(folder === undefined)("decodes what Python recorded", { timeout: 600
   ort.env.wasm.numThreads = 1;
   const models = Object.fromEntries(GRAPHS.map((name) => [name, read(`${name}.onnx`)])) as Record<Graph, Uint8Array>;
   const description = text("decoder.json") as Description;
-  const engine = await Engine.start(ort as Runtime, description, models);
+  const engine = await Engine.start(ort, description, models);
   await engine.tryOut();
 
   const job = text("job.json") as Job;
@@ -56,11 +56,11 @@ test.skipIf(folder === undefined)("decodes what Python recorded", { timeout: 600
     const found = await engine.decode(image, asked, known, names);
     memories.push(found[0]!.memory);
     out.push(
-      found.map(({ mask, width, height, memory, ...rest }, i) => {
-        const { previous: _, ...fresh } = asked[i]!;
-        const encoded = encodeObject({ ...fresh, previous: null }, scene, description, known, () => expect.unreachable());
-        const drawn = encoded.drawn && Array.from(encoded.drawn);
-        return { ...rest, rle: encodeRle({ width, height, data: mask }), points: encoded.points, kinds: encoded.kinds, drawn };
+      found.map(({ mask, width, height, ...rest }, i) => {
+        const memory = (): Float32Array => new Float32Array();
+        const { points, kinds, drawn } = encodeObject(asked[i]!, scene, description, known, memory);
+        const rle = encodeRle({ width, height, data: mask });
+        return { ...rest, rle, points, kinds, drawn: drawn && Array.from(drawn) };
       }),
     );
   }
