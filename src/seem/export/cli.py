@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from seem.cli import DEFAULT_MODEL, InputError, ModelOption, _input, _load_model
 from seem.export.files import PARTS, PRECISIONS, export_onnx
+from seem.options import DEFAULT_MODEL, InputError, ModelOption, input_errors, load_model
 
 export_app = typer.Typer(
     name="export",
@@ -53,8 +53,8 @@ def onnx(
         raise InputError(f"--precision: expected {', '.join(PRECISIONS)}, got {precision!r}")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out: expected a folder, got a file: {out}")
-    loaded = _load_model(model, "cpu")
-    with _input(), redirect_stdout(sys.stderr):  # the exporter prints
+    loaded = load_model(model, "cpu")
+    with input_errors(), redirect_stdout(sys.stderr):  # the exporter prints
         written = export_onnx(loaded, out, precision, wanted)
     for path in written:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from seem.cli import DEFAULT_MODEL, DeviceOption, InputError, ModelOption, _load_model
+from seem.options import DEFAULT_MODEL, DeviceOption, InputError, ModelOption, load_model
 
 serve_app = typer.Typer(
     rich_markup_mode=None,
@@ -115,7 +115,7 @@ def serve(
     from seem.serving.server import log_to_stderr
     from seem.serving.server import serve as run
 
-    loaded = _load_model(model, device)
+    loaded = load_model(model, device)
     if threads is not None:
         import torch
 
