@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_every_level_covers_the_image_and_neighbours_overlap(width: int, height:
         for axis, length in ((0, width), (1, height)):
             starts = sorted({w[axis] for w in windows})
             assert starts[0] == 0 and max(w[axis + 2] for w in windows) == length
-            assert all(b - a <= side - int(side * OVERLAP) for a, b in zip(starts, starts[1:], strict=False))
+            assert all(b - a <= side - int(side * OVERLAP) for a, b in pairwise(starts))
         assert all(w[2] - w[0] == min(side, width) and w[3] - w[1] == min(side, height) for w in windows)
 
 
@@ -141,9 +143,7 @@ def test_one_window_is_the_scene_bit_for_bit(model: Model, picture: np.ndarray) 
 
 @settings(max_examples=20)
 @given(st.sampled_from([RED, BLUE, GREEN]), st.floats(0.1, 0.9), st.floats(0.1, 0.9))
-def test_a_click_gives_the_whole_object_wherever_seams_are(
-    box: tuple[int, int, int, int], u: float, v: float
-) -> None:
+def test_a_click_gives_the_whole_object_wherever_seams_are(box: tuple[int, int, int, int], u: float, v: float) -> None:
     tiled = shared_scene()
     x, y = box[0] + u * (box[2] - box[0]), box[1] + v * (box[3] - box[1])
     result = tiled.segment(Click(x, y))
@@ -175,7 +175,9 @@ def test_every_kind_of_prompt_lies_where_it_was_drawn(tiled: TiledScene) -> None
         assert mask_iou(result.mask, box_mask(BLUE)) > 0.85, prompt
 
 
-def test_a_region_of_a_large_image_is_a_prompt_for_a_photo(tiled: TiledScene, model: Model, picture: np.ndarray) -> None:
+def test_a_region_of_a_large_image_is_a_prompt_for_a_photo(
+    tiled: TiledScene, model: Model, picture: np.ndarray
+) -> None:
     other = model.encode(picture[250:400, 380:540])
     found = other.segment(tiled.reference(Reference(tiled, Box(*BLUE))))
     assert mask_iou(found.mask, box_mask(BLUE)[250:400, 380:540]) > 0.85
