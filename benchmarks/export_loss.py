@@ -2,9 +2,9 @@
 
     python -m benchmarks.export_loss [--grabcut FOLDER] [--photos 6] [--limit 10]
 
-Exports the default model's decoder once, packs it as fp32, fp16, int8 and packed, and runs each in onnxruntime: IoU of its
-masks with those of torch in float32 on the example photos (a click, a second click with memory, a box, a text), and, with
-a GrabCut folder, clicks to IoU 0.85 and 0.90 by the standard robot on its first photos. Prints one JSON document.
+Exports the default model's decoder once, packs it as fp32, fp16, int8 and packed, and runs each in onnxruntime: IoU of
+its masks with those of torch in float32 on the example photos (a click, a second click, a box, a text), and,
+with a GrabCut folder, clicks to IoU 0.85 and 0.90 by the standard robot on its first photos. Prints one JSON document.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from tests.page.conftest import CHROMIUM, FLAGS, ROOT, Seem, Server, sync_api
+from tests.page.conftest import CHROMIUM, FLAGS, ROOT, SECONDS, Seem, Server, sync_api
 
 FOLDER = ROOT / "docs/pictures"
 
@@ -114,7 +114,7 @@ def take(browser: Any, url: str, folder: Path, work: Path) -> None:
 
     page.sample("temple")
     page.tool("everything")
-    page.page.wait_for_function("document.querySelector('[data-testid=regions]')?.textContent.match(/\\d/)")
+    sync_api.expect(page.get("regions")).to_contain_text("regions", timeout=SECONDS)
     page.page.mouse.move(*page.at(250, 200))
     shot("everything")
     page.tool("click")

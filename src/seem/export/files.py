@@ -26,6 +26,8 @@ import numpy as np
 import torch
 
 from seem.checkpoints.hub import cache_dir
+from seem.export import decoder
+from seem.export import parts as parts_module
 from seem.export.parts import Array, Part, decoder_parts, encoder_part, text_part
 from seem.export.windows import as_operators
 from seem.model.config import SEEMConfig
@@ -67,8 +69,7 @@ def decoder_files(model: Model, precision: str = "packed", apart: bool = False) 
         >>> decoder_files(seem.load())["decoder.json"]                       # doctest: +SKIP
     """
     _check(model, precision)
-    key = hashlib.sha256(f"{model.weights} {FORMAT} {OPSET} {precision}".encode()).hexdigest()[:32]
-    folder = cache_dir() / "decoder" / key
+    folder = cache_dir() / "decoder" / _cache_key(model.weights, precision)
     with _LOCK:
         if (found := _complete(folder)) is None:
             if apart:
@@ -121,6 +122,13 @@ def export_onnx(
             os.replace(path, target)
             written.append(target)
     return written
+
+
+def _cache_key(weights: str, precision: str) -> str:
+    """Of the weights, the form, and the code that the graphs are made of."""
+    code = b"".join(path.read_bytes() for path in (Path(decoder.__file__), Path(parts_module.__file__)))
+    told = f"{weights} {FORMAT} {OPSET} {precision} ".encode()
+    return hashlib.sha256(told + hashlib.sha256(code).digest()).hexdigest()[:32]
 
 
 def _check(model: Model, precision: str) -> None:
