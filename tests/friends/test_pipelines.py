@@ -64,11 +64,11 @@ def test_several_images_give_several_results(model: Model, photo: np.ndarray, tm
 
 
 def test_the_model_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(seem, "load", lambda **options: asked.append(options) or model)  # type: ignore[func-returns-value]
+    asked: list[Any] = []
+    monkeypatch.setattr(seem, "load", lambda *args, **options: asked.append((*args, options)) or model)
     assert seem.pipeline("mask-generation").model is model
     seem.pipeline("mask-generation", "other", "cpu", precision="auto")
-    assert asked == [{"device": "auto"}, {"name": "other", "device": "cpu", "precision": "auto"}]
+    assert asked == [("seem-tiny", "auto", {}), ("other", "cpu", {"precision": "auto"})]
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,12 @@ def pipeline(
         ['cat', 'couch']
     """
     import seem
+    from seem.predict.model import DEFAULT_MODEL
 
     if task not in _TASKS:
         raise ValueError(f"task: expected one of {', '.join(_TASKS)}, got {task!r}")
     if not isinstance(model, seem.Model):
-        return Pipeline(task, seem.load(**({} if model is None else {"name": model}), device=device, **options))
+        return Pipeline(task, seem.load(DEFAULT_MODEL if model is None else model, device, **options))
     if options or device != "auto":
         raise ValueError("model: expected a name or file to load with these options, got a model that is loaded")
     return Pipeline(task, model)

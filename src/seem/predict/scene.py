@@ -390,9 +390,16 @@ class Scene:
             raise ValueError(f"min_area: expected a number of pixels from 0, got {_show(min_area)}")
         check_limit(limit)
         names = [category.name for category in self._vocabulary(vocabulary)] if label else None
-        units = {"threshold": threshold, "stability": stability, "overlap": overlap}
-        thresholds = [check_unit(name, value) for name, value in units.items()]
-        return everything.everything(self, points_per_side, *thresholds, min_area, names, limit)
+        return everything.everything(
+            self,
+            points_per_side,
+            check_unit("threshold", threshold),
+            check_unit("stability", stability),
+            check_unit("overlap", overlap),
+            min_area,
+            names,
+            limit,
+        )
 
     def panoptic(
         self,

@@ -185,8 +185,8 @@ def overlap(a: Piece, b: Piece) -> tuple[float, float]:
     box = _union(a.bounds, b.bounds)
     xs, ys = (_sample(box[k], box[k + 2]) for k in (0, 1))
     first, second = a.read(xs, ys) > 0, b.read(xs, ys) > 0
-    both = np.count_nonzero(first & second)
-    return both / max(np.count_nonzero(first | second), 1), both / max(np.count_nonzero(first), 1)
+    both, either, own = (int(np.count_nonzero(m)) for m in (first & second, first | second, first))
+    return both / max(either, 1), both / max(own, 1)
 
 
 def _sample(start: int, end: int) -> np.ndarray:
@@ -539,9 +539,9 @@ class TiledScene:
             case Box():
                 return Box(prompt.x0 - x, prompt.y0 - y, prompt.x1 - x, prompt.y1 - y)
             case Scribble():
-                return Scribble([(px - x, py - y) for px, py in prompt.points], prompt.positive, prompt.width)
+                return Scribble(tuple((px - x, py - y) for px, py in prompt.points), prompt.positive, prompt.width)
             case Polygon():
-                return Polygon([(px - x, py - y) for px, py in prompt.points], prompt.positive)
+                return Polygon(tuple((px - x, py - y) for px, py in prompt.points), prompt.positive)
             case Mask():
                 return Mask(prompt.array[y : window[3], x : window[2]])
             case Reference(image=TiledScene() as other):
@@ -582,11 +582,19 @@ class TiledScene:
         limit: int | None = None,
     ) -> list[Segmentation]:
         """Every mask, in all windows of all levels, best first; as `Scene.everything`, the clicks being of a window."""
-        options: Any = (points_per_side, threshold, stability, overlap, min_area, vocabulary, label)
+        options: dict[str, Any] = {
+            "points_per_side": points_per_side,
+            "threshold": threshold,
+            "stability": stability,
+            "overlap": overlap,
+            "min_area": min_area,
+            "vocabulary": vocabulary,
+            "label": label,
+        }
         if (single := self._single) is not None:
-            return single.everything(*options, limit)
+            return single.everything(**options, limit=limit)
         check_limit(limit)
-        found = self._collect(lambda scene: scene.everything(*options))
+        found = self._collect(lambda scene: scene.everything(**options))
         return self._distinct(found, float(overlap))[:limit]
 
     def _collect(self, ask: Any) -> list[TiledSegmentation]:
