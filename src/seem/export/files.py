@@ -29,7 +29,7 @@ from seem.checkpoints.hub import cache_dir
 from seem.export import decoder
 from seem.export import parts as parts_module
 from seem.export.parts import Array, Part, decoder_parts, encoder_part, text_part
-from seem.export.windows import as_operators
+from seem.export.shapes import as_operators
 from seem.model.config import SEEMConfig
 from seem.model.seem import MAX_TEXT_TOKENS, SEEM
 from seem.model.visual_sampler import MASK_PROMPT_LOGIT
@@ -239,7 +239,7 @@ def export_part(part: Part) -> onnx.ModelProto:
     generator = torch.Generator().manual_seed(0)
     examples = {name: array.example(generator) for name, array in part.inputs.items()}
     training = part.module.training
-    with torch.no_grad(), _quiet(), as_operators() as translations:
+    with torch.no_grad(), _quiet(), as_operators(part.module) as translations:
         program = torch.onnx.export(
             part.module.eval(),
             kwargs=examples,

@@ -1,7 +1,9 @@
-"""Window partition as an operator of its own, for the exporter.
+"""Sizes told to the exporter, where it would reason about them for minutes.
 
-How many windows a map of free size has is arithmetic that `torch.export` tries to reason about for minutes, layer after
-layer. Behind an operator it sees only "some windows"; in the graph the operator is the same few nodes on shapes.
+A convolution of stride 2 makes (h - 1) // 2 + 1 of a free height, the next one more of that, and `torch.export`
+compares such terms layer after layer. Padded photos are multiples of 32, so half is exact: an operator that does
+nothing says so. How many windows a map has is as hard; window partition becomes an operator too, in the graph a few
+nodes on shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seem.model.image_encoder import tiny_vit
 
@@ -41,14 +43,35 @@ def _(y: Tensor, like: Tensor, side: int) -> Tensor:
     return torch.empty_like(like)
 
 
+@torch.library.custom_op("seem::halved", mutates_args=())
+def halved(x: Tensor, height: int, width: int) -> Tensor:
+    """``x``, of that height and width."""
+    return x.clone()
+
+
+@halved.register_fake
+def _(x: Tensor, height: int, width: int) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], height, width)
+
+
+def _tell_size(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    height, width = inputs[0].shape[-2:]
+    result: Tensor = halved(output, height // 2, width // 2)
+    return result
+
+
 @contextmanager
-def as_operators() -> Iterator[dict[Any, Callable[..., Any]]]:
-    """While it lasts, TinyViT uses the operators; gives what `torch.onnx.export` needs to translate them."""
+def as_operators(module: nn.Module) -> Iterator[dict[Any, Callable[..., Any]]]:
+    """While it lasts, a module uses the operators; gives what `torch.onnx.export` needs to translate them."""
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
+    hooks = [m.register_forward_hook(_tell_size) for m in convolutions]
     tiny_vit.split_windows, tiny_vit.join_windows = split_windows, join_windows  # type: ignore[assignment]
     try:
         yield _translations()
     finally:
         tiny_vit.split_windows, tiny_vit.join_windows = _split, _join
+        for hook in hooks:
+            hook.remove()
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
@@ -80,4 +103,8 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         whole = op.Reshape(op.Transpose(tiles, perm=[0, 1, 3, 2, 4, 5]), shape)
         return op.Slice(whole, numbers(0, 0), op.Concat(h, w, axis=0), numbers(1, 2))
 
-    return {torch.ops.seem.split_windows.default: split, torch.ops.seem.join_windows.default: join}
+    def same(x: Any, height: Any, width: Any) -> Any:
+        return op.Identity(x)
+
+    ops = torch.ops.seem
+    return {ops.split_windows.default: split, ops.join_windows.default: join, ops.halved.default: same}
