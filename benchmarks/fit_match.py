@@ -1,11 +1,13 @@
-"""Fit how sure `find` is, on the development split: `SEEMConfig.match_weights` (four slopes and a bias).
+"""Fit how sure `find` and a phrase's mask are, on the development split: `SEEMConfig.match_weights` and
+`text_score_weights` (four slopes and a bias each).
 
     python -m benchmarks.fit_match COCO_FOLDER --split benchmarks/dev_split.json [--model FILE]
 
 For every class in a photo and five that are not, every proposed region is a row: does it overlap an instance by half or
 more? A logistic regression on logit(named), logit(presence), logit(predicted IoU) and logit(coverage) is fitted; its
-bias is then moved so that a score of 0.5 answers 8 % of the absent names. Prints the weights and, at several
-thresholds, the IoU of the best region for a class's only instance and how often an absent name is answered.
+bias is then moved so that a score of 0.5 answers 8 % of the absent names. The second weights make the score of
+`segment(Text)` as near as they can to the IoU of its mask, for classes with one instance. Prints the weights and, at
+several thresholds, the IoU of the best region for a class's only instance and how often an absent name is answered.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
         features = (
             torch.stack([named, found.presence, found.scores, found.coverage]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
         )
+        # the phrase alone is the first prompt after the object queries
+        alone = model.network.config.prompt_decoder.object_queries
         out.append(
             {
                 "name": name,
@@ -59,9 +63,27 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
                 "x": features,
                 "iou": iou,
                 "n": len(instances),
+                "alone": alone,
             }
         )
     return out
+
+
+def fit_score(rows: list[dict[str, object]], steps: int = 2000) -> tuple[list[float], float]:
+    """Weights of the phrase's own mask, and the mean |score - IoU| that they leave."""
+    single = [r for r in rows if r["n"] == 1]
+    x = torch.from_numpy(np.stack([r["x"][r["alone"]] for r in single]))  # type: ignore[index]
+    y = torch.from_numpy(np.array([r["iou"][r["alone"]].max() for r in single], np.float32))  # type: ignore[index]
+    weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], requires_grad=True)
+    optimizer = torch.optim.Adam([weights], 0.02)
+    for _ in range(steps):
+        loss = ((x @ weights[:-1] + weights[-1]).sigmoid() - y).abs().mean() + 1e-3 * weights[:-1].square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = [round(float(w), 4) for w in weights.detach()]
+    left = float(((x @ torch.tensor(found[:-1]) + found[-1]).sigmoid() - y).abs().mean())
+    return found, round(left, 4)
 
 
 def fit(rows: list[dict[str, object]], steps: int = 2000) -> list[float]:
@@ -119,7 +141,19 @@ def main() -> None:
     for photo in dataset.photos[: args.limit]:
         rows += rows_of(model, photo, dataset.names)
     weights = fit(rows)
-    print(json.dumps({"match_weights": weights, "rows": len(rows), "table": report(rows, weights)}, indent=1))
+    score, left = fit_score(rows)
+    print(
+        json.dumps(
+            {
+                "match_weights": weights,
+                "text_score_weights": score,
+                "text_score_error": left,
+                "rows": len(rows),
+                "table": report(rows, weights),
+            },
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

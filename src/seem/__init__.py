@@ -30,6 +30,7 @@ _EXPORTS = {
     "load_image": "seem.images",
     "Model": "seem.predict.model",
     "load": "seem.predict.model",
+    "pipeline": "seem.friends.pipelines",
     "Panoptic": "seem.predict.panoptic",
     "Scene": "seem.predict.scene",
     "Segmentation": "seem.predict.segmentation",
@@ -38,6 +39,7 @@ _EXPORTS = {
 }
 
 if TYPE_CHECKING:
+    from seem.friends.pipelines import pipeline as pipeline
     from seem.images import ImageError as ImageError
     from seem.images import load_image as load_image
     from seem.predict.model import Model as Model

@@ -20,6 +20,8 @@ import typer
 
 from seem.options import (
     DEFAULT_MODEL,
+    AudioNamesOption,
+    AudioOption,
     BoxOption,
     ClickOption,
     DeviceOption,
@@ -43,6 +45,7 @@ from seem.options import (
     ScribbleOption,
     ScribbleWidthOption,
     TextOption,
+    TilesOption,
     VocabularyOption,
     encode,
     input_errors,
@@ -56,6 +59,7 @@ from seem.options import (
     read_image,
     read_json,
     reference_regions,
+    spoken_prompt,
     visual_prompts,
 )
 
@@ -142,6 +146,8 @@ def segment(
     negative_polygon: NegativePolygonOption = None,
     mask: MaskOption = None,
     text: TextOption = None,
+    audio: AudioOption = None,
+    audio_names: AudioNamesOption = None,
     reference: ReferenceOption = None,
     reference_click: ReferenceClickOption = None,
     reference_box: ReferenceBoxOption = None,
@@ -155,6 +161,7 @@ def segment(
     vocabulary: VocabularyOption = None,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
+    tiles: TilesOption = None,
     out: OutOption = None,
     mask_out: MaskOutOption = None,
     json_: JsonOption = False,
@@ -175,6 +182,7 @@ def segment(
         drawn: list[Prompt] = visual_prompts(click, negative, box, scribble, negative_scribble, scribble_width,
                                              polygon, negative_polygon, mask, "--")  # fmt: skip
         drawn += parse_each("--text", text, prompt_type("Text"))
+        drawn += spoken_prompt(audio, audio_names)
         regions = reference_regions(reference_click, reference_box, reference_scribble, reference_polygon,
                                     reference_mask, scribble_width)  # fmt: skip
     document = None if prompts is None else read_json(prompts)
@@ -184,10 +192,11 @@ def segment(
             raise InputError("expected at least one prompt: --click, --box, --scribble, --text, … (see --help)")
     elif drawn or regions:
         raise InputError("--prompts: expected no other prompt beside it, only --reference for the images it names")
-    pixels = read_image(image)
+    pixels = read_image(image, tiles)
+    outputs.check_picture(pixels)
     names = parse_names(vocabulary)
     loaded = load_model(model, device)
-    scene = encode(loaded, pixels)
+    scene = encode(loaded, pixels, tiles)
     references = {path: encode(loaded, read_image(path)) for path in reference or []}
     if document is None:
         from seem.prompts import Reference
@@ -208,11 +217,14 @@ def segment(
 @app.command(short_help="Find every instance of a phrase.")
 def find(
     image: ImageArgument,
-    text: Annotated[list[str], typer.Option(metavar="PHRASE", help="What to look for.")],
+    text: Annotated[list[str] | None, typer.Option(metavar="PHRASE", help="What to look for.")] = None,
+    audio: AudioOption = None,
+    audio_names: AudioNamesOption = None,
     threshold: Annotated[float | None, typer.Option(help="Least score of a result, 0 to 1.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many of each phrase.")] = None,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
+    tiles: TilesOption = None,
     out: OutOption = None,
     mask_out: MaskOutOption = None,
     json_: JsonOption = False,
@@ -227,14 +239,56 @@ def find(
     """
     outputs = _Outputs(image, picture=out, mask=mask_out, default=not json_ and mask_out is None)
     with input_errors():
-        phrases = parse_each("--text", text, prompt_type("Text"))
-    pixels = read_image(image)
-    scene = encode(load_model(model, device), pixels)
+        phrases = parse_each("--text", text, prompt_type("Text")) + spoken_prompt(audio, audio_names)
+    if not phrases:
+        raise InputError("expected at least one --text, or --audio")
+    pixels = read_image(image, tiles)
+    outputs.check_picture(pixels)
+    scene = encode(load_model(model, device), pixels, tiles)
     options: dict[str, Any] = {"limit": limit} | ({} if threshold is None else {"threshold": threshold})
     with input_errors():
         results = [result for phrase in phrases for result in scene.find(phrase.text, **options)]
     results.sort(key=lambda result: -result.score)
     outputs.write_segments(pixels, results, phrases, numbered=True)
+    _print_segments(scene, results, outputs, json_)
+
+
+@app.command(short_help="All masks of a photo, without a prompt.")
+def everything(
+    image: ImageArgument,
+    points: Annotated[int | None, typer.Option(help="Clicks a side of the grid. Default: 32.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Least score of a mask, 0 to 1.")] = None,
+    stability: Annotated[float | None, typer.Option(help="Least stability of a mask, 0 to 1.")] = None,
+    overlap: Annotated[float | None, typer.Option(help="Most IoU of two masks, 0 to 1.")] = None,
+    min_area: Annotated[float | None, typer.Option(help="Pixels of the smallest mask, island and hole.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many, the best.")] = None,
+    vocabulary: VocabularyOption = None,
+    model: ModelOption = DEFAULT_MODEL,
+    device: DeviceOption = "auto",
+    tiles: TilesOption = None,
+    out: OutOption = None,
+    mask_out: MaskOutOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """All masks that clicks all over the photo give: things and their parts, named and scored, best first.
+
+    The mask holds each result's number, from 1, the best on top; 0 is none.
+
+    \b
+    Example:
+      seem everything kitchen.jpg --points 24 --out everything.png
+    """
+    outputs = _Outputs(image, picture=out, mask=mask_out, default=not json_ and mask_out is None)
+    pixels = read_image(image, tiles)
+    outputs.check_picture(pixels)
+    names = parse_names(vocabulary)
+    scene = encode(load_model(model, device), pixels, tiles)
+    given = {"points_per_side": points, "threshold": threshold, "stability": stability, "overlap": overlap,
+             "min_area": min_area, "limit": limit}  # fmt: skip
+    with input_errors():
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        results = scene.everything(vocabulary=names, **options)
+    outputs.write_segments(pixels, results, [], numbered=True)
     _print_segments(scene, results, outputs, json_)
 
 
@@ -249,6 +303,7 @@ def panoptic(
     threshold: Annotated[float | None, typer.Option(help="Least score of a segment, 0 to 1.")] = None,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
+    tiles: TilesOption = None,
     out: OutOption = None,
     map_out: Annotated[
         str | None, typer.Option("--map-out", metavar="FILE", help="The segment ids as COCO's panoptic .png.")
@@ -263,9 +318,10 @@ def panoptic(
       seem panoptic kitchen.jpg --vocabulary "cup,kettle,wall:stuff" --background --map-out map.png --json
     """
     outputs = _Outputs(image, picture=out, mask=map_out, default=not json_ and map_out is None, mask_option="--map-out")
-    pixels = read_image(image)
+    pixels = read_image(image, tiles)
+    outputs.check_picture(pixels)
     names = parse_names(vocabulary)
-    scene = encode(load_model(model, device), pixels)
+    scene = encode(load_model(model, device), pixels, tiles)
     with input_errors():
         options = {} if threshold is None else {"threshold": threshold}
         result = scene.panoptic(vocabulary=names, background=background, **options)
@@ -419,6 +475,32 @@ def serve(context: typer.Context) -> None:
     _pass_on(serve_app, context)
 
 
+@app.command(short_help="Segment a collection of photos.", context_settings=_PASS_ON, add_help_option=False)
+def batch(context: typer.Context) -> None:
+    """Segment a whole collection: seem batch --help.
+
+    \b
+    Example:
+      seem batch photos --text dog --out dogs
+    """
+    from seem.batch.cli import batch_app
+
+    _pass_on(batch_app, context)
+
+
+@app.command(short_help="Write a model as ONNX files.", context_settings=_PASS_ON, add_help_option=False)
+def export(context: typer.Context) -> None:
+    """Write a model's parts as files for other runtimes: seem export --help.
+
+    \b
+    Example:
+      seem export onnx --out onnx --precision fp16
+    """
+    from seem.export.cli import export_app
+
+    _pass_on(export_app, context)
+
+
 def _pass_on(sub_app: typer.Typer, context: typer.Context) -> None:
     code = sub_app(args=context.args, prog_name=context.command_path, standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)
@@ -458,6 +540,13 @@ class _Outputs:
         if path.exists() and Path(image).exists() and path.samefile(image):
             raise InputError(f"{option}: expected another file than the photo itself, got {name}")
         return path
+
+    def check_picture(self, pixels: np.ndarray) -> None:
+        """A photo that is too large to be drawn on is told before the work."""
+        from seem.images import MAX_PIXELS
+
+        if self.picture is not None and pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+            raise InputError(f"--out: expected at most {MAX_PIXELS} pixels to draw on; use --json or a mask instead")
 
     def write_segments(
         self, pixels: np.ndarray, results: Sequence[Segmentation], prompts: Sequence[Prompt], numbered: bool

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -50,6 +50,12 @@ OutOption = Annotated[
 ]
 MaskOutOption = Annotated[str | None, typer.Option("--mask-out", metavar="FILE", help="The mask as a .png.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document; no picture unless --out.")]
+TilesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--tiles", metavar="PIXELS", help="Look at a large image in tiles of this side, 1024 say; up to 1e9 pixels."
+    ),
+]
 VocabularyOption = Annotated[
     list[str] | None,
     typer.Option("--vocabulary", metavar="A,B,C", help="Names to choose labels from. Default: COCO's 133."),
@@ -76,6 +82,8 @@ PolygonOption = Annotated[list[str] | None, _values("--polygon", POINTS, "An are
 NegativePolygonOption = Annotated[list[str] | None, _values("--negative-polygon", POINTS, "An area that is not it.")]
 MaskOption = Annotated[list[str] | None, _values("--mask", "FILE", "A black and white mask of it.")]
 TextOption = Annotated[list[str] | None, _values("--text", "PHRASE", "What it is called.")]
+AudioOption = Annotated[str | None, _values("--audio", "FILE.wav", "Its name, spoken; one of COCO's, or of the next.")]
+AudioNamesOption = Annotated[list[str] | None, _values("--audio-names", "A,B,C", "Names that may be spoken.")]
 ReferenceOption = Annotated[
     list[str] | None, _values("--reference", "IMAGE", "Another photo that shows one; with --reference-…")
 ]
@@ -130,6 +138,20 @@ def visual_prompts(
         *parse_each(f"{prefix}negative-polygon", negative_polygon, lambda v: Polygon(_points(v), False)),
         *parse_each(f"{prefix}mask", mask, lambda v: Mask(_read_mask(v))),
     ]
+
+
+def spoken_prompt(audio: str | None, names: Sequence[str] | None) -> list[Any]:
+    """The text that somebody says in a file, if there is one."""
+    if audio is None:
+        if names:
+            raise InputError("--audio-names: expected --audio FILE.wav beside it")
+        return []
+    from seem.friends.speech import hear
+    from seem.prompts import Text
+
+    allowed = None if names is None else [part.strip() for part in ",".join(names).split(",")]
+    with input_errors("--audio"):
+        return [Text(hear(audio, allowed))]
 
 
 def reference_regions(
@@ -236,12 +258,14 @@ def parse_names(values: Sequence[str] | None) -> list[str | tuple[str, str]] | N
 # ---- work ---------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
-    from seem.images import load_image
+def read_image(path: str, tiles: int | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB; with --tiles it may be larger."""
+    from seem.images import MAX_PIXELS, load_image
 
+    if tiles is not None:
+        from seem.predict.tiles import MAX_PIXELS
     with input_errors():
-        return load_image(path)
+        return load_image(path, MAX_PIXELS)
 
 
 def load_model(name: str, device: str) -> Model:
@@ -255,10 +279,10 @@ def load_model(name: str, device: str) -> Model:
         return seem.load(name, device=device)
 
 
-def encode(model: Model, pixels: np.ndarray) -> Scene:
-    """`Model.encode` of what the user gave."""
-    with input_errors():
-        return model.encode(pixels)
+def encode(model: Model, pixels: np.ndarray, tiles: int | None = None) -> Scene:
+    """`Model.encode` of what the user gave, or with --tiles `Model.encode_large`, which answers the same questions."""
+    with input_errors("" if tiles is None else "--tiles"):
+        return model.encode(pixels) if tiles is None else cast("Scene", model.encode_large(pixels, tile=tiles))
 
 
 def print_json(document: dict[str, Any]) -> None:

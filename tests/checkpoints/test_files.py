@@ -79,6 +79,20 @@ def test_with_a_shared_base(model: SEEM, tmp_path: Path) -> None:
         load_model(small, other)
 
 
+def test_what_differs_from_the_base_stands_in_the_models_own_file(model: SEEM, tmp_path: Path) -> None:
+    base, own = tmp_path / "base.safetensors", tmp_path / "m.safetensors"
+    save_base(model, base)
+    thawed = tiny_model()
+    thawed.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        thawed.image_encoder.neck[0].weight += 0.5
+    save_model(thawed, own, base)
+    assert {n for n in load_file(own) if n.startswith("image_encoder.")} == {"image_encoder.neck.0.weight"}
+    loaded = load_model(own, base)[0].image_encoder.state_dict()
+    for name, value in thawed.image_encoder.state_dict().items():
+        assert torch.allclose(loaded[name], value, atol=0.02 * float(value.abs().max()) + 1e-6), name
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_truncated(whole: Path, share: float) -> None:
     content = whole.read_bytes()

@@ -99,6 +99,33 @@ def test_frozen_parts_stay(folder: Path, tmp_path: Path) -> None:
     assert {n.split(".")[0] for n in before} == {"image_encoder", "semantic_encoder", "text_encoder"}
 
 
+def test_thawed_encoders_learn_and_the_others_stay(folder: Path, tmp_path: Path) -> None:
+    thaw = ("image_encoder.neck.", "semantic_encoder.blocks.")
+    config = write_training(folder, features="", thaw=thaw, encoder_precision="bfloat16")
+    config = replace(config, objective=replace(config.objective, first_weight=0.5, stop_rate=0.2, regions_per_image=1))
+    trainer = make_engine(config, tmp_path)
+    before = {n: p.detach().clone() for n, p in trainer.task.model.named_parameters()}
+    for _ in range(3):
+        trainer.train_step()
+    moved = {n for n, p in trainer.task.model.named_parameters() if not torch.equal(p, before[n])}
+    assert {n for n in moved if n.split(".")[0].endswith("_encoder")} == {n for n in before if n.startswith(thaw)}
+    slow = [g for g in trainer.optimizer.param_groups if g["base_lr"] == config.thaw_learning_rate]
+    assert sum(len(g["params"]) for g in slow) == sum(n.startswith(thaw) for n in before)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"features": "", "thaw": ("image_encoder.nothing",)}, "beginning of an encoder parameter's name"),
+        ({"features": "", "thaw": ("prompt_decoder.",)}, "beginning of an encoder parameter's name"),
+        ({"thaw": ("image_encoder.neck.",)}, 'expected features = ""'),
+    ],
+)
+def test_what_cannot_thaw_is_said(folder: Path, tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_engine(write_training(folder, **fields), tmp_path)
+
+
 def _two_processes(rank: int, config: TrainConfig, folder: str) -> None:
     """One step; its gradients and the moving average of the weights."""
     torch.set_num_threads(1)

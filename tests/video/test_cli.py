@@ -184,6 +184,8 @@ def test_an_old_file_is_replaced_at_the_end(run: Run, folder: Path) -> None:
         (["clip.mp4", "out.mp4", "--click", "99,9"], "frame 0, object 1: "),
         (["clip.mp4", "out.mp4", "--click", "a"], "--click: expected X,Y"),
         (["clip.mp4", "out.mp4", "--click", RED, "--frame", "10"], "frames from 0 to 9, got prompts on frame 10"),
+        (["clip.mp4", "out.json", "--prompts", "late.json"], "frames from 0 to 9, got prompts on frame 12"),
+        (["clip.mp4", "out.json", "--prompts", "before.json"], "frame: expected"),
         (["clip.mp4", "out.json", "--prompts", "bad.json"], "bad.json: "),
         (["clip.mp4", "out.json", "--prompts", "none.json"], "none.json"),
         (["clip.mp4", "masks", "--prompts", "large.json"], "ids from 1 to 255"),
@@ -197,7 +199,14 @@ def test_bad_usage_is_one_line_and_code_2(run: Run, folder: Path, args: list[str
     Path("full").mkdir()
     Path("full/keep.txt").write_text("kept")
     one: dict[str, Any] = {"id": 1, "prompts": [{"type": "click", "x": 12, "y": 24}]}
-    for name, document in (("bad", [{"id": 1}]), ("large", [one | {"id": 256}]), ("twice", [one, one])):
+    documents: dict[str, Any] = {
+        "bad": [{"id": 1}],
+        "large": [one | {"id": 256}],
+        "twice": [one, one],
+        "late": [one, one | {"id": 2, "frame": 12}],
+        "before": [one | {"frame": -1}],
+    }
+    for name, document in documents.items():
         Path(f"{name}.json").write_text(json.dumps(document))
     before = files(folder)
     code, out, err = run(*args)
@@ -227,6 +236,56 @@ def test_a_full_disk_leaves_nothing(run: Run, folder: Path, monkeypatch: pytest.
     code, _, err = run("clip.mp4", target, "--click", RED)
     assert (code, err.count("\n"), files(folder)) == (1, 1, {"clip.mp4"})
     assert "No space left on device" in err
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.json", "masks"])
+def test_a_second_run_on_the_same_output_is_refused(run: Run, folder: Path, target: str) -> None:
+    kind = {"out.mp4": "video", "out.json": "json", "masks": "png"}[target]
+    clip = Video("clip.mp4")
+    with writer.open_writer(Path(target), kind, clip) as first:
+        code, _, err = run("clip.mp4", target, "--click", RED)
+        assert (code, err) == (2, f"seem: OUT: expected one run at a time, another is writing {target}\n")
+        for i, frame in enumerate(clip.frames()):
+            first.write(i, frame, {})
+    assert files(folder) == {"clip.mp4", target}  # the first is whole, and no lock stays
+    assert (len(times_of(folder / target)) if kind == "video" else len(read_masks(folder / target)) if kind == "json"
+            else len(files(folder / target))) == FRAMES  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_disk_that_is_really_full(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def full(self: Path, *args: Any, **options: Any) -> Any:
+        return opened(Path("/dev/full") if ".tmp" in self.name else self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    code, _, err = run("clip.mp4", "out.json", "--click", RED)
+    assert (code, err.count("\n"), files(folder)) == (1, 1, {"clip.mp4"})
+    assert "No space left on device" in err
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4", "ffv1"])
+def test_codecs_other_than_h264(run: Run, folder: Path, codec: str) -> None:
+    formats = {"mjpeg": "yuvj420p", "mpeg4": "yuv420p", "ffv1": "yuv420p"}
+    with av.open("other.mkv", "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, formats[codec]
+        for i in range(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert run("other.mkv", "out.json", "--click", RED)[0] == 0
+    assert follows(read_masks(folder / "out.json"))
+
+
+def test_a_codec_that_nobody_has(run: Run, folder: Path) -> None:
+    """The codec's name in the file is changed to one that does not exist."""
+    data = Path("clip.mp4").read_bytes()
+    assert b"avc1" in data
+    Path("odd.mp4").write_bytes(data.replace(b"avc1", b"zzz9"))
+    code, out, err = run("odd.mp4", "out.json", "--click", RED)
+    assert (code, out, err.count("\n"), files(folder)) == (2, "", 1, {"clip.mp4", "odd.mp4"})
+    assert "odd.mp4: expected a video in a codec that FFmpeg knows" in err
 
 
 def test_a_video_that_breaks_off_leaves_nothing(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,10 +60,13 @@ def save_model(model: SEEM, path: Path, base: Path | None = None, extra: Mapping
     Args:
         model: what to write.
         path: the file; written to a temporary name first, so a failure leaves nothing half done.
-        base: an existing base file. Then only what is not in it is written, with the base's hash.
+        base: an existing base file. Then only what differs from it is written, with the base's hash.
         extra: anything JSON to keep in the header (vocabulary, recipe, numbers).
     """
-    state = {k: v for k, v in model.state_dict().items() if base is None or not k.startswith(BASE_PREFIXES)}
+    state = model.state_dict()
+    if base is not None:
+        shared, stored = read(base)[0], as_stored(state)
+        state = {k: v for k, v in state.items() if k not in shared or not torch.equal(stored[k], shared[k])}
     return _write(model, state, path, {"base": sha256_of(base) if base else ""}, extra, with_tokenizer=base is None)
 
 

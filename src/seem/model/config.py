@@ -76,6 +76,8 @@ class SEEMConfig:
     # How sure `find` is: a logistic function of logit(named), logit(presence), logit(predicted IoU), logit(coverage)
     # and 1, fitted on the development split by benchmarks/fit_match.py; empty means the plain product.
     match_weights: tuple[float, ...] = ()
+    # The score of a mask that a phrase alone made, from the same evidence; empty means the predicted IoU as it is.
+    text_score_weights: tuple[float, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

@@ -34,9 +34,9 @@ TEXT_CACHE = 4096  # phrases whose embeddings are kept
 MAX_TEXT_TOKENS = 16  # word tokens of one phrase that the decoder sees
 REFERENCE_POINTS = 16
 LIKELY = 1.1  # a pixel belongs to a name from a probability of 0.25 = sigmoid(-1.1)
-MAX_PEAKS, MIN_PEAK = 10, 0.2  # of a heat map, for `propose`
+MAX_PEAKS, MIN_PEAK = 24, 0.08  # of a heat map, for `propose`
+NAMED_PEAKS = 6  # the highest of them are asked for with the phrase too
 GRID, GRID_BATCH = 16, 24  # clicks a side that look for regions, and how many are decoded together
-SURE, STABLE, SMALLEST = 0.5, 0.6, 20  # of such a region: predicted IoU, ratio of areas, mask cells
 
 
 @dataclass
@@ -124,6 +124,7 @@ class ObjectQueries:
     # such probability that lies inside the mask
     presence: Tensor | None = None  # (Q,)
     coverage: Tensor | None = None  # (Q,)
+    score_kind: str = "predicted_iou"
 
 
 class PanopticRule(NamedTuple):
@@ -138,6 +139,57 @@ class PanopticRule(NamedTuple):
     threshold: float
     overlap: float
     distinct: float = 1.0
+
+
+class ClickRule(NamedTuple):
+    """Which masks of clicks that nobody made are kept: those that are sure, stable and not tiny.
+
+    Attributes:
+        sure: predicted IoU must exceed it.
+        stable: area at a stricter threshold over the area at a laxer one must exceed it (Kirillov et al.,
+            arXiv 2304.02643, section 5).
+        smallest: mask cells.
+    """
+
+    sure: float = 0.5
+    stable: float = 0.6
+    smallest: int = 20
+
+
+def click_grid(size: tuple[int, int], side: int) -> np.ndarray:
+    """(side * side, 2) float32 xy: the centres of a grid on an image of (h, w)."""
+    ys, xs = ((np.arange(side) + 0.5) * length / side for length in size)
+    return np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2).astype(np.float32)
+
+
+def click_masks(
+    network: SEEM, features: ImageFeatures, points: np.ndarray, rule: ClickRule | None = None
+) -> ObjectQueries:
+    """Every candidate mask of a click on each of (P, 2) encoded points that the rule keeps.
+
+    Each click is an object of its own; `GRID_BATCH` of them are one decode, which bounds memory.
+    """
+    rule = rule or ClickRule()
+    parts = []
+    for start in range(0, len(points), GRID_BATCH):
+        clicks = [ObjectPrompt((VisualPrompt("click", True, p[None]),)) for p in points[start : start + GRID_BATCH]]
+        decoded = network.decode(features, clicks)
+        logits, scores = decoded.logits.flatten(0, 1), decoded.scores.flatten()
+        areas = torch.stack([(logits > t).flatten(1).sum(1) for t in (1, 0, -1)])
+        good = (scores > rule.sure) & (areas[1] >= rule.smallest) & (areas[0] > rule.stable * areas[2])
+        embeddings = decoded.embeddings.flatten(0, 1)[good]
+        parts.append(ObjectQueries(logits[good], embeddings, scores[good], score_kind=decoded.score_kind))
+    return join_queries(parts)
+
+
+def join_queries(parts: Sequence[ObjectQueries]) -> ObjectQueries:
+    """One after another."""
+    return ObjectQueries(
+        torch.cat([p.logits for p in parts]),
+        torch.cat([p.embeddings for p in parts]),
+        torch.cat([p.scores for p in parts]),
+        score_kind=parts[0].score_kind,
+    )
 
 
 class SEEM(nn.Module):
@@ -383,23 +435,8 @@ class SEEM(nn.Module):
         Clicks are what this network does best; of their masks those stay that are sure and stable: nearly the same at a
         stricter and a laxer threshold (Kirillov et al., arXiv 2304.02643).
         """
-        found = self.decode_objects(features)
-        h, w = features.size
-        ys, xs = ((np.arange(GRID) + 0.5) * side / GRID for side in (h, w))
-        points = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 1, 2).astype(np.float32)
-        parts = [found]
-        for start in range(0, len(points), GRID_BATCH):
-            clicks = [ObjectPrompt((VisualPrompt("click", True, p),)) for p in points[start : start + GRID_BATCH]]
-            decoded = self.decode(features, clicks)
-            logits, scores = decoded.logits.flatten(0, 1), decoded.scores.flatten()
-            areas = torch.stack([(logits > t).flatten(1).sum(1) for t in (1, 0, -1)])
-            good = (scores > SURE) & (areas[1] >= SMALLEST) & (areas[0] > STABLE * areas[2])
-            parts.append(ObjectQueries(logits[good], decoded.embeddings.flatten(0, 1)[good], scores[good]))
-        return ObjectQueries(
-            torch.cat([p.logits for p in parts]),
-            torch.cat([p.embeddings for p in parts]),
-            torch.cat([p.scores for p in parts]),
-        )
+        clicks = click_grid(features.size, GRID)
+        return join_queries([self.decode_objects(features), click_masks(self, features, clicks)])
 
     def object_embeddings(self, features: ImageFeatures, out: DecoderOutput) -> Tensor:
         pooled = pool_masks(features.joint, out.logits[0].sigmoid())[None]
@@ -408,23 +445,38 @@ class SEEM(nn.Module):
     def propose(self, features: ImageFeatures, phrase: str) -> ObjectQueries:
         """Regions that a phrase may name: the object queries, and objects prompted where the phrase's heat map peaks.
 
-        Each peak is a click that the model makes itself, decoded together with the phrase (text helps clicks).
+        Each peak is a click that the model makes itself. With the phrase beside it, it gives the one object that fits
+        best; without, all candidates count, for in a crowd the phrase means more than one.
+
+        Returns:
+            The object queries first, then what the phrase alone gives, then the clicks.
         """
         found = self.decode_objects(features)
         heat = self.text_heatmap(features, self.encode_text([phrase]).sentence)[0].sigmoid()
-        prompts = [ObjectPrompt(texts=(phrase,))]
-        for x, y in heat_peaks(heat, MAX_PEAKS, MIN_PEAK):
-            click = VisualPrompt("click", True, np.array([[8 * x + 4, 8 * y + 4]], np.float32))
-            prompts.append(ObjectPrompt(visual=(click,), texts=(phrase,)))
-        decoded = self.decode(features, prompts)
-        rows = torch.arange(len(prompts), device=self.device)
-        logits = torch.cat([found.logits, decoded.logits[rows, decoded.selected]])
-        embeddings = torch.cat([found.embeddings, decoded.embeddings[rows, decoded.selected]])
-        scores = torch.cat([found.scores, decoded.scores[rows, decoded.selected]])
+        clicks = [
+            VisualPrompt("click", True, np.array([[8 * x + 4, 8 * y + 4]], np.float32))
+            for x, y in heat_peaks(heat, MAX_PEAKS, MIN_PEAK)
+        ]
+        named = [ObjectPrompt((), (phrase,)), *(ObjectPrompt((c,), (phrase,)) for c in clicks[:NAMED_PEAKS])]
+        decoded = self.decode(features, named)
+        rows = torch.arange(len(named), device=self.device)
+        parts = [
+            (found.logits, found.embeddings, found.scores),
+            *((getattr(decoded, n)[rows, decoded.selected] for n in ("logits", "embeddings", "scores")),),
+        ]
+        if clicks:
+            plain = self.decode(features, [ObjectPrompt((c,)) for c in clicks])
+            parts.append((plain.logits.flatten(0, 1), plain.embeddings.flatten(0, 1), plain.scores.flatten()))
+        logits, embeddings, scores = (torch.cat(each) for each in zip(*parts, strict=True))
+        return ObjectQueries(logits, embeddings, scores, *self.shown(heat, logits))
+
+    @staticmethod
+    def shown(heat: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What a phrase's heat map (h/8, w/8) in 0..1 says of masks (Q, h/4, w/4): its mean inside each, and the share
+        of all of it that lies inside; (Q,) both."""
         weight = F.adaptive_avg_pool2d((logits > 0).float()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
         inside = weight @ heat.flatten()
-        presence = inside / weight.sum(1).clamp_min(1e-4)
-        return ObjectQueries(logits, embeddings, scores, presence, inside / heat.sum().clamp_min(1e-4))
+        return inside / weight.sum(1).clamp_min(1e-4), inside / heat.sum().clamp_min(1e-4)
 
     # ---- names ----------------------------------------------------------------------------------------------------
 

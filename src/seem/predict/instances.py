@@ -17,7 +17,7 @@ from torch import Tensor
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 if TYPE_CHECKING:
-    from seem.model.seem import SEEM, ObjectQueries
+    from seem.model.seem import SEEM, ImageFeatures, ObjectQueries
 
 DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
 SYNONYM_SIMILARITY = 0.8  # cosine of two names' embeddings from which they mean the same
@@ -56,9 +56,28 @@ def phrase_scores(network: SEEM, queries: ObjectQueries, phrase: str) -> tuple[T
     named = match_probabilities(network, queries.embeddings, [phrase])[:, 0]
     if queries.presence is None or queries.coverage is None or not network.config.match_weights:
         return named * queries.scores, named
-    evidence = torch.stack([named, queries.presence, queries.scores, queries.coverage]).clamp(1e-4, 1 - 1e-4).logit()
-    *slopes, bias = network.config.match_weights
-    return (torch.tensor(slopes, device=named.device) @ evidence + bias).sigmoid(), named
+    evidence = torch.stack([named, queries.presence, queries.scores, queries.coverage])
+    return weigh(evidence, network.config.match_weights), named
+
+
+def text_scores(network: SEEM, features: ImageFeatures, regions: ObjectQueries, phrase: str) -> Tensor:
+    """The IoU that Q masks which a phrase alone made may be expected to have, (Q,).
+
+    The network's own prediction knows how well a mask fits an object, not whether the phrase means that object.
+    """
+    weights = getattr(network.config, "text_score_weights", ())
+    if not weights:
+        return regions.scores
+    named = match_probabilities(network, regions.embeddings, [phrase])[:, 0]
+    heat = network.text_heatmap(features, network.encode_text([phrase]).sentence)[0].sigmoid()
+    presence, coverage = network.shown(heat, regions.logits)
+    return weigh(torch.stack([named, presence, regions.scores, coverage]), weights)
+
+
+def weigh(evidence: Tensor, weights: Sequence[float]) -> Tensor:
+    """A logistic function of four kinds of evidence in 0..1: (4, Q) -> (Q,)."""
+    *slopes, bias = weights
+    return (torch.tensor(slopes, device=evidence.device) @ evidence.clamp(1e-4, 1 - 1e-4).logit() + bias).sigmoid()
 
 
 def contains(phrase: str, name: str) -> bool:

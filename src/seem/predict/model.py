@@ -10,6 +10,7 @@ import torch
 from seem import images
 from seem.geometry import ImageGeometry
 from seem.model.image_input import network_input
+from seem.predict import tiles
 from seem.predict.precision import pick_precision, speed_up
 from seem.predict.scene import Scene
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from seem.model.seem import SEEM
     from seem.predict.segmentation import Segmentation
+    from seem.predict.tiles import TiledScene
 
 DEFAULT_MODEL = "seem-tiny"
 BATCH_SIZE = 8  # images that go through the encoders together, where that is faster
@@ -74,6 +76,34 @@ class Model:
         with torch.no_grad():
             features = self.network.encode_image(values, size)
         return Scene(self.network, features, sizes, images.digest(pixels), self.weights)
+
+    def encode_large(
+        self,
+        image: object,
+        tile: int = tiles.TILE,
+        max_pixels: int = tiles.MAX_PIXELS,
+        cache_bytes: int = tiles.CACHE_BYTES,
+    ) -> TiledScene:
+        """Open an image that is far larger than a photo: its parts are encoded as they are asked for.
+
+        Args:
+            image: as in `encode`.
+            tile: pixels of a tile's side, from 64. Things from about 1/30 of it are seen in their tile; smaller tiles
+                see smaller things, and there are more of them.
+            max_pixels: the most pixels that the image may have.
+            cache_bytes: of encoded tiles that are kept in memory.
+
+        Raises:
+            seem.ImageError, TypeError: as `encode`.
+            ValueError: a tile below 64 pixels.
+
+        Example:
+            >>> scene = model.encode_large("orthophoto.tif", tile=1024)                             # doctest: +SKIP
+            >>> scene.segment(seem.Click(8300, 412)).box                                            # doctest: +SKIP
+        """
+        if isinstance(tile, bool) or not isinstance(tile, int) or tile < tiles.SMALLEST_TILE:
+            raise ValueError(f"tile: expected a whole number of pixels from {tiles.SMALLEST_TILE}, got {tile!r}")
+        return tiles.TiledScene(self, images.load_image(image, max_pixels), tile, cache_bytes)
 
     def encode_batch(self, images: Sequence[object], batch_size: int | None = None) -> list[Scene]:
         """Encode several images; the same as `encode` on each, up to rounding.

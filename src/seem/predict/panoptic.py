@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seem import geometry
 from seem.geometry import ImageGeometry
+from seem.predict.instances import distinct, label_probabilities, match_probabilities
 from seem.predict.segmentation import png, read_only
 from seem.vocabulary import OTHERS, Category
 
@@ -21,11 +22,42 @@ if TYPE_CHECKING:
 
     import supervision
 
+    from seem.model.seem import SEEM, ImageFeatures, ObjectQueries
+
 OVERLAP_THRESHOLD = 0.8  # of a query's own mask that must stay visible behind better ones
 
 STUFF_SCORE = 0.4  # of a region that only its pixels' names tell of
 BEHIND = 0.1  # such regions lie behind all others: of their score, what counts in the contest for a pixel
 STUFF_AREA = 0.005  # share of the image below which such a region is noise
+
+
+def name_regions(
+    network: SEEM,
+    features: ImageFeatures,
+    queries: ObjectQueries,
+    named: Sequence[Category],
+    known: bool,
+    threshold: float,
+    iou: float,
+) -> tuple[Tensor, list[int], list[float], Tensor | None]:
+    """The regions that have a name: what `Scene.panoptic` puts together.
+
+    Args:
+        queries: regions to choose from.
+        named: names; with ``known`` one of them fits every region, else the number after the last means "none".
+        threshold: of the score.
+        iou: of two regions from which they are the same.
+
+    Returns:
+        (Q, h/4, w/4) logits, their names' numbers and scores; and (K, h/4, w/4) logits of every name by pixel, if
+        the network has them.
+    """
+    names = [category.name for category in named]
+    probabilities = (label_probabilities if known else match_probabilities)(network, queries.embeddings, names)
+    best = (probabilities * queries.scores[:, None]).max(-1)
+    kept = distinct(queries.logits, best.values, threshold, iou)
+    by_pixel = network.semantic_regions(features, network.encode_text(names).sentence)
+    return queries.logits[kept], best.indices[kept].tolist(), best.values[kept].tolist(), by_pixel
 
 
 def stuff_regions(regions: Tensor, is_stuff: Sequence[bool]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
+from seem.model.seem import ObjectQueries
+from seem.predict import everything
 from seem.predict.encoding import object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
@@ -25,11 +28,13 @@ from seem.predict.instances import (
     label_probabilities,
     match_probabilities,
     phrase_scores,
+    text_scores,
 )
 from seem.predict.panoptic import (
     STUFF_SCORE,
     Panoptic,
     assemble,
+    name_regions,
     stuff_regions,
 )
 from seem.predict.places import choose, parse_place
@@ -41,7 +46,7 @@ from seem.vocabulary import OTHERS, Category, VocabularyLike, parse_vocabulary
 if TYPE_CHECKING:
     import os
 
-    from seem.model.seem import SEEM, Decoded, ImageFeatures, ObjectQueries
+    from seem.model.seem import SEEM, Decoded, ImageFeatures
     from seem.predict.model import Model
 
 SCENE_VERSION = 1
@@ -128,12 +133,12 @@ class Scene:
         Raises:
             ValueError, TypeError: as `segment`, with the object's number in the message; more than 1000 prompts.
         """
-        _check_list("objects", objects, "a list of lists of prompts")
+        check_list("objects", objects, "a list of lists of prompts")
         if previous is not None and len(previous) != len(objects):
             raise ValueError(f"previous: expected {len(objects)} results or None, got {len(previous)}")
         checked = []
         for i, prompts in enumerate(objects):
-            _check_list(f"objects[{i}]", prompts, "a list of prompts")
+            check_list(f"objects[{i}]", prompts, "a list of prompts")
             checked.append(self._check_object(prompts, previous[i] if previous else None, f"objects[{i}]: "))
         total = sum(len(prompts) for prompts in objects)
         if total > MAX_PROMPTS:
@@ -151,9 +156,7 @@ class Scene:
         return [self._result(decoded, 0, s) for s in range(decoded.logits.shape[1])]
 
     def _vocabulary(self, vocabulary: VocabularyLike | None) -> tuple[Category, ...]:
-        """The default is COCO's 133 and what the model was fine-tuned on."""
-        own = getattr(self._network, "own_names", ()) if vocabulary is None else ()
-        return parse_vocabulary(vocabulary) + (parse_vocabulary(own) if own else ())
+        return find_vocabulary(self._network, vocabulary)
 
     def _segment(
         self, objects: Sequence[ObjectPrompt], vocabulary: VocabularyLike | None, label: bool
@@ -172,17 +175,30 @@ class Scene:
                     found = [(names[i], value) for i, value in pairs]
                 results += [self._result(decoded, n, s, *found[n]) for n, s in enumerate(selected)]
             for n, item in enumerate(objects):
-                if (placed := self._placed(item)) is not None:
-                    results[n] = self._region(*placed, names)
+                alone = len(item.texts) == 1 and not item.visual and not item.references and item.previous is None
+                if alone:
+                    results[n] = self._phrase(item.texts[0], results[n], names)
         return results
 
-    def _placed(self, item: ObjectPrompt) -> tuple[ObjectQueries, int] | None:
-        """What "the dog on the left" means, by itself: which of all the dogs. None if it is not such a phrase, or if
-        there are not several dogs; then the network answers the whole phrase."""
-        alone = len(item.texts) == 1 and not item.visual and not item.references and item.previous is None
-        if not alone or not getattr(self._network, "places_by_geometry", False):
-            return None
-        place = parse_place(item.texts[0])
+    def _phrase(self, phrase: str, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
+        """A phrase by itself: a place chooses among instances, and the score says whether the phrase fits at all."""
+        if (placed := self._placed(phrase)) is not None:
+            return self._region(*placed, names)
+        if not getattr(self._network.config, "text_score_weights", ()):
+            return result
+        device = self._network.device
+        region = ObjectQueries(
+            torch.tensor(result.logits[None], device=device),
+            torch.tensor(result.embedding[None], device=device),
+            torch.tensor([result.score], device=device),
+        )
+        score = text_scores(self._network, self._features, region, phrase)
+        return dataclasses.replace(result, score=float(score[0]))
+
+    def _placed(self, phrase: str) -> tuple[ObjectQueries, int] | None:
+        """What "the dog on the left" means: which of all the dogs. None if it is not such a phrase, or if there are
+        not several dogs; then the network answers the whole phrase."""
+        place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         if place is None:
             return None
         queries = self._network.propose(self._features, place.name)
@@ -225,18 +241,8 @@ class Scene:
 
     def _check_object(self, prompts: Sequence[object], previous: Previous | None, where: str) -> ObjectPrompt:
         """One object's prompts, checked and mapped to the encoded image."""
-        if not prompts:
-            raise ValueError(f"{where}prompts: expected at least one prompt, got none")
-        if len(prompts) > MAX_PROMPTS:
-            raise ValueError(f"{where}prompts: expected at most {MAX_PROMPTS}, got {len(prompts)}")
-        for i, prompt in enumerate(prompts):
-            if not isinstance(prompt, PROMPT_TYPES):
-                expected = "a Click, Box, Scribble, Polygon, Mask, Text or Reference"
-                raise TypeError(f"{where}prompts[{i}]: expected {expected}, got {_show(prompt)}")
-        checked = [check(p, self.size, f"{where}prompts[{i}] ({type(p).__name__})") for i, p in enumerate(prompts)]
+        checked = check_prompts(prompts, self.size, previous is not None, where)
         memory = None if previous is None else self._check_previous(previous, where)
-        if memory is None and not any(is_positive(prompt) for prompt in checked):
-            raise ValueError(f"{where}prompts: expected a positive prompt, or previous, got only negative ones")
         references = [self._reference(p, where) for p in checked if isinstance(p, Reference)]
         return object_prompt(checked, references, self.geometry, memory)
 
@@ -283,9 +289,8 @@ class Scene:
             ValueError, TypeError: an empty or overlong text, a threshold outside 0..1, a limit below 1.
         """
         phrase = (text if isinstance(text, Text) else Text(text)).phrase
-        threshold = _unit("threshold", threshold)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
+        threshold = check_unit("threshold", threshold)
+        check_limit(limit)
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         name = phrase if place is None else place.name
         with torch.no_grad():
@@ -321,7 +326,7 @@ class Scene:
         Raises:
             ValueError, TypeError: a bad vocabulary, a threshold outside 0..1, a limit below 1.
         """
-        threshold = _unit("threshold", threshold)
+        threshold = check_unit("threshold", threshold)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit: expected a whole number from 1, got {limit!r}")
         named = self._vocabulary(vocabulary)
@@ -352,6 +357,50 @@ class Scene:
             for q in order
         ]
 
+    def everything(
+        self,
+        points_per_side: int = everything.POINTS_PER_SIDE,
+        threshold: float = everything.SCORE,
+        stability: float = everything.STABILITY,
+        overlap: float = everything.OVERLAP,
+        min_area: float = everything.MIN_AREA,
+        vocabulary: VocabularyLike | None = None,
+        label: bool = True,
+        limit: int | None = None,
+    ) -> list[Segmentation]:
+        """Every mask that clicks all over the image give: things and their parts, overlapping, best first.
+
+        Args:
+            points_per_side: of the grid of clicks, 1 to 128. More finds smaller things and takes longer.
+            threshold: 0..1, least score of a mask.
+            stability: 0..1, how little a mask must change between a laxer and a stricter threshold.
+            overlap: 0..1, most IoU of two results; the better one stays.
+            min_area: pixels; smaller masks, islands and holes are left out.
+            vocabulary, label: as in `segment`.
+            limit: at most that many.
+
+        Raises:
+            ValueError, TypeError: a number that is not in its range, or a bad vocabulary.
+        """
+        if isinstance(points_per_side, bool) or not isinstance(points_per_side, int):
+            raise TypeError(f"points_per_side: expected a whole number, got {_show(points_per_side)}")
+        if not 1 <= points_per_side <= everything.MAX_POINTS_PER_SIDE:
+            raise ValueError(f"points_per_side: expected 1 to {everything.MAX_POINTS_PER_SIDE}, got {points_per_side}")
+        if isinstance(min_area, (bool, str)) or not isinstance(min_area, (int, float)) or not 0 <= min_area < np.inf:
+            raise ValueError(f"min_area: expected a number of pixels from 0, got {_show(min_area)}")
+        check_limit(limit)
+        names = [category.name for category in self._vocabulary(vocabulary)] if label else None
+        return everything.everything(
+            self,
+            points_per_side,
+            check_unit("threshold", threshold),
+            check_unit("stability", stability),
+            check_unit("overlap", overlap),
+            min_area,
+            names,
+            limit,
+        )
+
     def panoptic(
         self,
         vocabulary: VocabularyLike | None = None,
@@ -372,32 +421,22 @@ class Scene:
             ValueError, TypeError: a bad vocabulary or threshold.
         """
         rule = self._network.panoptic_rule
-        threshold = _unit("threshold", rule.threshold if threshold is None else threshold)
-        overlap = _unit("overlap", rule.overlap if overlap is None else overlap)
+        threshold = check_unit("threshold", rule.threshold if threshold is None else threshold)
+        overlap = check_unit("overlap", rule.overlap if overlap is None else overlap)
         named = self._vocabulary(vocabulary)
         if background and any(category.name == OTHERS for category in named):
             raise ValueError(f'vocabulary: expected no name "{OTHERS}" with background=True, got one')
-        names = [category.name for category in named]
-        categories: list[Category | None] = list(named)
-        queries = self._regions
         with torch.no_grad():
-            if vocabulary is None:
-                probabilities = label_probabilities(self._network, queries.embeddings, names)
-            else:
-                probabilities = match_probabilities(self._network, queries.embeddings, names)
-                categories.append(None)
-            best = (probabilities * queries.scores[:, None]).max(-1)
-            kept = distinct(queries.logits, best.values, threshold, rule.distinct)
-            logits, classes, scores = queries.logits[kept], best.indices[kept].tolist(), best.values[kept].tolist()
-            text = self._network.encode_text(names).sentence
-            regions = self._network.semantic_regions(self._features, text)
+            logits, classes, scores, regions = name_regions(
+                self._network, self._features, self._regions, named, vocabulary is None, threshold, rule.distinct
+            )
             stuff: list[int] = []
             if regions is not None:
                 stuff = stuff_regions(regions, [not category.is_thing for category in named])
                 logits = torch.cat([logits, regions[stuff]])
                 classes, scores = classes + stuff, scores + [STUFF_SCORE] * len(stuff)
         found, segments = assemble(
-            logits, classes, scores, categories, self.geometry, overlap, fill=background, remainders=len(stuff)
+            logits, classes, scores, [*named, None], self.geometry, overlap, fill=background, remainders=len(stuff)
         )
         return Panoptic(found, segments, self.digest)
 
@@ -524,12 +563,42 @@ def _array(tensor: Tensor) -> np.ndarray:
     return read_only(np.array(tensor.detach().float().cpu().numpy(), copy=True))
 
 
-def _check_list(name: str, value: object, expected: str) -> None:
+def check_list(name: str, value: object, expected: str) -> None:
+    """A list that is no text."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"{name}: expected {expected}, got {_show(value)}")
 
 
-def _unit(name: str, value: float) -> float:
+def find_vocabulary(network: SEEM, vocabulary: VocabularyLike | None) -> tuple[Category, ...]:
+    """The default is COCO's 133 and what the model was fine-tuned on."""
+    own = getattr(network, "own_names", ()) if vocabulary is None else ()
+    return parse_vocabulary(vocabulary) + (parse_vocabulary(own) if own else ())
+
+
+def check_prompts(prompts: Sequence[object], size: tuple[int, int], remembered: bool, where: str) -> list[Prompt]:
+    """One object's prompts, checked against an image of (width, height); `where` begins the message."""
+    if not prompts:
+        raise ValueError(f"{where}prompts: expected at least one prompt, got none")
+    if len(prompts) > MAX_PROMPTS:
+        raise ValueError(f"{where}prompts: expected at most {MAX_PROMPTS}, got {len(prompts)}")
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, PROMPT_TYPES):
+            expected = "a Click, Box, Scribble, Polygon, Mask, Text or Reference"
+            raise TypeError(f"{where}prompts[{i}]: expected {expected}, got {_show(prompt)}")
+    checked = [check(p, size, f"{where}prompts[{i}] ({type(p).__name__})") for i, p in enumerate(prompts)]
+    if not remembered and not any(is_positive(prompt) for prompt in checked):
+        raise ValueError(f"{where}prompts: expected a positive prompt, or previous, got only negative ones")
+    return checked
+
+
+def check_limit(limit: object) -> None:
+    """None or a whole number from 1."""
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"limit: expected None or a whole number from 1, got {limit!r}")
+
+
+def check_unit(name: str, value: float) -> float:
+    """A number from 0 to 1."""
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number from 0 to 1, got {_show(value)}")
     if not 0 <= value <= 1:

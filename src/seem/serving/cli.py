@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seem.cli import DEFAULT_MODEL, DeviceOption, InputError, ModelOption, _input, _load_model
+from seem.options import DEFAULT_MODEL, DeviceOption, InputError, ModelOption, load_model
 
 serve_app = typer.Typer(
     rich_markup_mode=None,
@@ -47,6 +48,8 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, metavar="MB", help="Of an uploaded photo.")] = 32,
     max_pixels: Annotated[int, typer.Option(min=1, metavar="MILLIONS", help="Of an uploaded photo.")] = 50,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of one encode or decode.")] = None,
+    replica_cpus: Annotated[float, typer.Option(min=0, help="CPUs that Ray sets aside for a replica.")] = 0.5,
+    replica_gpus: Annotated[float, typer.Option(min=0, help="GPUs that Ray sets aside for a replica.")] = 0,
     drain: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="For running requests after SIGTERM.")] = 30,
     label_studio: Annotated[
         str | None,
@@ -95,31 +98,30 @@ def serve(
         limits=limits,
     )
     if engine == "ray":
-        with _input("--model"):
-            _serve_ray(settings, model, device, threads)
+        try:
+            import ray  # noqa: F401
+        except ImportError:
+            raise InputError("--engine ray needs the package ray: pip install 'seem-segment[serve,ray]'") from None
+        from seem.checkpoints.registry import MODELS
+        from seem.serving.ray_serve import run_ray
+
+        if model not in MODELS and not Path(model).is_file():
+            raise InputError(f"--model: expected one of {', '.join(MODELS)} or a weights file, got {model}")
+
+        run_ray(settings, model, device, threads, replica_cpus, replica_gpus)
         return
     from seem.serving.app import create_app
     from seem.serving.engines import LocalEngine
     from seem.serving.server import log_to_stderr
     from seem.serving.server import serve as run
 
-    loaded = _load_model(model, device)
+    loaded = load_model(model, device)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     log_to_stderr()
     run(create_app(LocalEngine(loaded, settings), settings), settings)
-
-
-def _serve_ray(settings: object, model: str, device: str, threads: int | None) -> None:
-    try:
-        import ray  # noqa: F401
-    except ImportError:
-        raise InputError("--engine ray needs the package ray: pip install 'seem-segment[serve,ray]'") from None
-    from seem.serving.ray_serve import run_ray
-
-    run_ray(settings, model, device, threads)  # type: ignore[arg-type]
 
 
 def _origin(value: str) -> str:

@@ -111,7 +111,7 @@ def decoder_files(model: Model) -> dict[str, Path]:
     try:
         from seem.export import decoder_files as make
 
-        return dict(make(model))
+        return dict(make(model, apart=True))
     except Exception as error:
         log.warning("no decoder for browsers", extra={"fields": {"why": f"{type(error).__name__}: {error}"[:300]}})
         return {}

@@ -49,12 +49,17 @@ def page_file(name: str) -> Response:
         if name in ("", "index.html"):
             return HTMLResponse(_NO_PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
         raise HTTPException(404)
-    path = _names(STATIC).get(name or "index.html")
-    if path is None or path.suffix not in TYPES:
+    name = name or "index.html"
+    files = _names(STATIC)
+    path = files.get(name) or files.get(f"{name}.gz")  # what is large lies there as gzip, which every browser takes
+    kind = TYPES.get(Path(name).suffix)
+    if path is None or kind is None:
         raise HTTPException(404)
-    cache_control = FOREVER if HASHED.search(path.name) else "no-cache"
+    cache_control = FOREVER if HASHED.search(name) else "no-cache"
     headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": cache_control}
-    return FileResponse(path, media_type=TYPES[path.suffix], headers=headers)
+    if path.suffix == ".gz":
+        headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return FileResponse(path, media_type=kind, headers=headers)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class State:
         why: if it is not, why not.
         about: what the engine says of its model.
         decoder_files: the decoder for browsers, once it is there.
+        label_studio_session, label_studio_access: of Label Studio's ML backend: its session here, and the access token
+            that it reads images with and until when.
     """
 
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, drain: Drain) -> None:
@@ -51,6 +53,8 @@ class State:
         self.tracking = FairPool("track", settings.heavy_workers, limits.queue, limits.queue_per_session)
         self.ready, self.why, self.about = False, "loading", dict[str, Any]()
         self.decoder_files: dict[str, Path] = {}
+        self.label_studio_session: str | None = None
+        self.label_studio_access = ("", 0.0)
         self._watch()
 
     def _watch(self) -> None:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +63,21 @@ class StoredVideo:
         self._video: Video | None = None
         self._lock = threading.Lock()  # of the reader, which is not for two threads at once
 
-    def read_through(self, limits: Limits, clock: Any) -> None:
+    def read_through(self, limits: Limits, clock: Callable[[], float]) -> None:
         """Checks the whole file and counts its frames.
 
         Raises:
-            VideoError: it is broken. ApiError: it is larger than allowed.
+            ApiError: it is no video of an allowed format, broken, or larger than allowed.
         """
+        from seem.video.reader import VideoError
+
+        try:
+            self._read_through(limits, clock)
+        except VideoError as error:
+            message = str(error).replace(str(self.path), "video")  # where it is kept is nobody's business
+            raise ApiError(*((413, "too_large") if "pixels, got" in message else (422, "video")), message) from None
+
+    def _read_through(self, limits: Limits, clock: Callable[[], float]) -> None:
         from seem.video.reader import Video
 
         with self.path.open("rb") as file:

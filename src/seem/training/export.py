@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,22 @@ from seem.training.loop import TrainConfig, start_of
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 
+def _copy_base(start: str, base: Path) -> None:
+    before = Path(start).with_name(base.name)
+    if before.exists():
+        base.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(before, base)
+
+
 def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | None = None) -> dict[str, str]:
-    """Write ``<name>-base.safetensors`` (kept if it is there and the same) and ``<name>.safetensors``; their hashes."""
+    """Write ``<name>.safetensors`` and, if it is not there, the ``<name>-base.safetensors`` that it leans on.
+
+    A run that started from weights with a base leans on the same base, also where it thawed an encoder: what differs
+    stands in the model's own file.
+
+    Returns:
+        The sha256 of both files, by name.
+    """
     model = start_of(config).eval()
     tensors = load_file(run / CHECKPOINT)
     with safe_open(run / CHECKPOINT, "pt") as f:
@@ -35,7 +50,10 @@ def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | No
     model.pinned_text = dict(zip(COCO_PANOPTIC_NAMES, model.raw_text(COCO_PANOPTIC_NAMES), strict=True))
     name = config.model.name
     base = out / f"{name}-base.safetensors"
-    save_base(model, base)
+    if config.start and not base.exists():
+        _copy_base(config.start, base)
+    if not config.start or not base.exists():
+        save_base(model, base)
     vocabulary = json.loads((run / "vocabulary.json").read_text())
     save_model(model, out / f"{name}.safetensors", base, {"step": step, "trained_names": vocabulary, **(extra or {})})
     hashes = {p.name: sha256_of(p) for p in (base, out / f"{name}.safetensors")}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from seem.locks import BusyError
 from seem.options import (
     DEFAULT_MODEL,
     BoxOption,
@@ -133,7 +134,11 @@ def video(
         schedule = _parse_objects(prompts or "", document, frame, {s.digest: s for s in scenes.values()})
     if kind == "png" and not all(1 <= i <= 255 for objects in schedule.values() for i in objects):
         raise InputError("OUT: expected object ids from 1 to 255 for PNG masks; use .json for others")
-    _print_result(_work(loaded, video, schedule, out, kind), target, json_)
+    try:
+        about = _work(loaded, video, schedule, out, kind)
+    except BusyError:
+        raise InputError(f"OUT: expected one run at a time, another is writing {target}") from None
+    _print_result(about, target, json_)
 
 
 def _check_target(source: str, target: str, kind: str | None) -> tuple[Path, str]:

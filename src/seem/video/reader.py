@@ -66,6 +66,10 @@ class Video:
         self._pts = array("q")  # of the frames seen so far: 8 bytes a frame is all that grows
         with self._open() as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError(
+                    f"{self.path}: expected a video in a codec that FFmpeg knows, got one that it does not"
+                )
             width, height = stream.codec_context.width, stream.codec_context.height
             if width < 1 or height < 1:
                 raise VideoError(f"{self.path}: expected frames of at least 1x1 pixels, got {width}x{height}")
@@ -78,7 +82,8 @@ class Video:
                 self.expected = max(1, round(container.duration * self.rate / 1_000_000))
             self._promised = stream.frames
             self._seconds = (container.duration or 0) / 1_000_000
-            self.sound = tuple(a.codec_context.codec.canonical_name for a in container.streams.audio)
+            audio = [a.codec_context for a in container.streams.audio]
+            self.sound = tuple("unknown" if c is None else c.codec.canonical_name for c in audio)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (frame.pixels for frame in self.frames())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
+from seem.locks import exclusive
 from seem.predict.segmentation import Segmentation
 from seem.video.reader import Frame, Video, open_container
 
@@ -47,19 +48,21 @@ def open_writer(target: Path, kind: str, video: Video) -> Iterator[Writer]:
 
     Raises:
         OSError: the disk is full, for example.
+        seem.locks.BusyError: another run is writing there.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp{target.suffix}")
     make = {"video": _video_writer, "png": _png_writer, "json": _json_writer}[kind]
-    try:
-        with make(temporary, video) as writer:
-            yield writer
-        if kind == "png" and target.is_dir():
-            target.rmdir()  # it is empty
-        temporary.replace(target)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+    with exclusive(target.with_name(f".{target.name}.lock")):
+        try:
+            with make(temporary, video) as writer:
+                yield writer
+            if kind == "png" and target.is_dir():
+                target.rmdir()  # it is empty
+            temporary.replace(target)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            temporary.unlink(missing_ok=True)
 
 
 def check_sound(target: Path, video: Video) -> None:

@@ -1,6 +1,6 @@
 /** The project: its photos and clips, and everything that the user can do to them. */
 
-import { batch, computed, effect, signal } from "@preact/signals";
+import { batch, computed, effect, signal, untracked } from "@preact/signals";
 import * as api from "../api";
 import type { LogEvent } from "../core/log";
 import { paint } from "../core/mask";
@@ -143,16 +143,19 @@ export function step(by: number): void {
 /** The photo on the stage is made ready, then the next one, so that it is there when it is wanted. */
 effect(() => {
   const doc = current.value;
-  if (!doc || !restored.value) return;
-  void engine.ensureScene(doc).then(
-    () => {
-      const docs = images.peek();
-      const next = docs[docs.indexOf(doc) + 1];
-      if (next && next.stage.peek() === "waiting") engine.ensureScene(next).catch(() => undefined);
-    },
-    () => undefined, // the stage shows the failure, with a button to try again
-  );
+  if (!doc || !restored.value || !engine.backend.value) return; // and again when another decoder takes over
+  untracked(() => void makeReady(doc));
 });
+
+async function makeReady(doc: Doc): Promise<void> {
+  try {
+    await engine.ensureScene(doc);
+    const next = images.value[images.value.indexOf(doc) + 1];
+    if (next?.stage.value === "waiting") await engine.ensureScene(next);
+  } catch {
+    // the stage shows the failure, with a button to try again
+  }
+}
 
 // ---- rounds ----------------------------------------------------------------------------------------------------------
 

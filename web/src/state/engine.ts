@@ -15,27 +15,27 @@ export const whyRemote = signal("");
 /** milliseconds that the last round took to its mask */
 export const lastMs = signal<number | null>(null);
 
-type CreateDecoder = (options: import("../decoder/types").DecoderOptions) => Decoder;
 let decoder: Decoder | null = null;
 let starting: Promise<Decoder> | null = null;
 
 export const isLocal = (): boolean => backend.value !== null && backend.value.backend !== "server";
 
-async function startLocal(): Promise<Decoder> {
+async function startLocal(): Promise<void> {
   const forced = new URLSearchParams(location.search).get("decoder");
   if (forced === "server") throw new Error("?decoder=server");
-  if (!info.value?.decoder.available) throw new DecoderError("unavailable", "the server offers no decoder");
-  const [load] = Object.values(import.meta.glob<{ createDecoder: CreateDecoder }>("../decoder/index.ts"));
-  if (!load) throw new Error("no decoder");
-  const { createDecoder } = await load();
+  if (!info.value?.decoder.available) throw new DecoderError("unavailable", "the server has no decoder to send");
+  const { createDecoder } = await import("../decoder");
   const local = createDecoder({
     baseUrl: api.base,
     fetch: api.sessionFetch,
     ...(forced === "wasm" ? { backend: "wasm" as const } : {}),
   });
   try {
-    backend.value = await local.init();
-    return local;
+    const about = await local.init();
+    decoder?.close(); // handles of another decoder are gone: rounds go on from their masks
+    decoder = local;
+    starting = Promise.resolve(local);
+    [backend.value, whyRemote.value] = [about, ""];
   } catch (error) {
     local.close();
     throw error;
@@ -52,12 +52,34 @@ function switchToServer(why: string): Decoder {
   return remote;
 }
 
+const LOOK_EACH = 4; // seconds between questions whether the server has made its decoder
+const LOOKS = 75;
+
+/** The browser's decoder or, where there is none, the server; a server that is still making it is asked again. */
 export function startDecoder(): Promise<Decoder> {
   starting ??= startLocal().then(
-    (local) => (decoder = local),
-    (error: unknown) => switchToServer(error instanceof Error ? error.message : String(error)),
+    () => startDecoder(),
+    (error: unknown) => {
+      if (info.value && !info.value.decoder.available) void localLater();
+      return switchToServer(error instanceof Error ? error.message : String(error));
+    },
   );
   return starting;
+}
+
+async function localLater(): Promise<void> {
+  for (let looked = 0; looked < LOOKS; looked++) {
+    await new Promise((done) => setTimeout(done, LOOK_EACH * 1000));
+    const now = await api.info().catch(() => null);
+    if (!now?.decoder.available) continue;
+    info.value = now;
+    try {
+      await startLocal();
+    } catch (error) {
+      whyRemote.value = error instanceof Error ? error.message : String(error);
+    }
+    return;
+  }
 }
 
 /** Names that labels are chosen from. */

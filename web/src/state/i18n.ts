@@ -2,7 +2,7 @@
 
 import { language } from "./settings";
 
-const en = {
+export const en = {
   // top bar
   add: "Add photos",
   addMenu: "Add",
@@ -227,7 +227,7 @@ const en = {
 
 export type Key = keyof typeof en;
 
-const zh: Record<Key, string> = {
+export const zh: Record<Key, string> = {
   add: "添加照片",
   addMenu: "添加",
   addFiles: "照片或视频…",

@@ -7,6 +7,7 @@ import * as app from "../state/app";
 import type { Doc } from "../state/doc";
 import { names } from "../state/engine";
 import { t } from "../state/i18n";
+import { language } from "../state/settings";
 import { finalOf, type Obj } from "../state/objects";
 import * as tools from "../state/tools";
 import { IconButton } from "./common";
@@ -54,13 +55,21 @@ function Row({ doc, o }: { doc: Doc; o: Obj }) {
           type="button"
           class="name"
           aria-pressed={chosen}
-          onClick={() => (doc.selected.value = chosen ? null : o.id)}
+          onClick={() => (doc.selected.value = o.id)}
           onDblClick={() => (tools.renaming.value = o.id)}
         >
           <span class="text">{name}</span>
           <span class="meta">{describe(o)}</span>
         </button>
       )}
+      {tools.renaming.value !== o.id && <Actions o={o} name={name} />}
+    </li>
+  );
+}
+
+function Actions({ o, name }: { o: Obj; name: string }) {
+  return (
+    <>
       {o.score !== null && (
         <span class="score" title={t("score")}>
           <span class="visually-hidden">{t("score")} </span>
@@ -70,14 +79,15 @@ function Row({ doc, o }: { doc: Doc; o: Obj }) {
       <IconButton icon={o.visible ? "eye" : "eyeOff"} label={t(o.visible ? "hide" : "show", { name })} shortcut="H" onClick={() => app.change(o.id, { visible: !o.visible })} />
       <IconButton icon={o.locked ? "lock" : "unlock"} label={t(o.locked ? "unlock" : "lock", { name })} shortcut="L" pressed={o.locked} onClick={() => app.change(o.id, { locked: !o.locked })} />
       <IconButton icon="trash" label={t("delete", { name })} shortcut="Delete" disabled={o.locked} onClick={() => app.remove(o.id)} />
-    </li>
+    </>
   );
 }
 
 function describe(o: Obj): string {
   const n = o.prompts.length;
   const how = n === 0 ? "" : n === 1 ? t("onePrompt") : t("promptsN", { n });
-  const size = t("area", { n: finalOf(o.shape).area.toLocaleString() });
+  const area = finalOf(o.shape).area;
+  const size = t("area", { n: area.toLocaleString(language.value, { notation: "compact", maximumFractionDigits: 1 }) });
   return [how, size].filter(Boolean).join(" · ");
 }
 

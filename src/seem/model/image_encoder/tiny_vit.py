@@ -112,6 +112,22 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
+def split_windows(x: Tensor, side: int) -> Tensor:
+    """(B, H, W, C) -> (windows, side * side, C); zeros fill up, and take part in attention, as in the original."""
+    b, h, w, c = x.shape
+    padded = F.pad(x, (0, 0, 0, -w % side, 0, -h % side))
+    rows, cols = padded.shape[1] // side, padded.shape[2] // side
+    return padded.view(b, rows, side, cols, side, c).transpose(2, 3).reshape(-1, side * side, c)
+
+
+def join_windows(y: Tensor, like: Tensor, side: int) -> Tensor:
+    """The way back of `split_windows`, to the shape of ``like``."""
+    b, h, w, c = like.shape
+    rows, cols = -(-h // side), -(-w // side)
+    y = y.view(b, rows, cols, side, side, c).transpose(2, 3).reshape(b, rows * side, cols * side, c)
+    return y[:, :h, :w]
+
+
 class TinyViTBlock(nn.Module):
     """Window attention + residual, a depth-wise 3x3 in place of its input, MLP + residual."""
 
@@ -124,13 +140,7 @@ class TinyViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
-        b, h, w, c = x.shape
-        side = self.window
-        padded = F.pad(x, (0, 0, 0, -w % side, 0, -h % side))  # zero cells take part in attention, as in the original
-        rows, cols = padded.shape[1] // side, padded.shape[2] // side
-        y = padded.view(b, rows, side, cols, side, c).transpose(2, 3).reshape(-1, side * side, c)
-        y = self.attn(y).view(b, rows, cols, side, side, c).transpose(2, 3).reshape(b, rows * side, cols * side, c)
-        x = x + y[:, :h, :w]
+        x = x + join_windows(self.attn(split_windows(x, self.window)), x, self.window)
         x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + self.mlp(x)
 

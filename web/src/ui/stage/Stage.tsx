@@ -1,6 +1,6 @@
 /** The photo: looks at it, and turns pointer and keyboard into prompts. */
 
-import { effect, useSignal } from "@preact/signals";
+import { effect, untracked, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { nearestVertex } from "../../core/outline";
 import { decodeRle, type Mask } from "../../core/rle";
@@ -169,13 +169,8 @@ class Surface {
       }),
       effect(() => {
         const tool = tools.tool.value;
-        this.cancel();
-        this.preview = this.hovered = null;
-        if (tool !== "polygon") polygon.value = null;
-        if (tool === "everything" && doc.regions.value === null && doc.stage.value === "ready") void app.findRegions(doc);
-        if (tool === "corners") this.askForCorners();
-        this.canvas.style.cursor = tool === "pan" ? "grab" : tool === "brush" || tool === "eraser" ? "none" : "crosshair";
-        this.request();
+        const ask = tool === "everything" && doc.regions.value === null && doc.stage.value === "ready";
+        untracked(() => this.toolChosen(tool, ask));
       }),
     );
     let seen = tools.viewWish.peek().n;
@@ -188,6 +183,16 @@ class Surface {
         else this.zoomBy(wish === "in" ? 1.4 : 1 / 1.4, this.middle());
       }),
     );
+  }
+
+  private toolChosen(tool: tools.Tool, askRegions: boolean): void {
+    this.cancel();
+    this.preview = this.hovered = null;
+    if (tool !== "polygon") polygon.value = null;
+    if (askRegions) void app.findRegions(this.doc);
+    if (tool === "corners") this.askForCorners();
+    this.canvas.style.cursor = tool === "pan" ? "grab" : tool === "brush" || tool === "eraser" ? "none" : "crosshair";
+    this.request();
   }
 
   private askForCorners(): void {

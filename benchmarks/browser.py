@@ -1,0 +1,185 @@
+"""From a click to its drawn mask, in a real Chromium, on the real page, from a real server with the real model.
+
+    python -m benchmarks.browser [--photo coffee] [--clicks 24] [--threads 2] [--decoder wasm|server]
+
+Starts `seem serve` and Chromium, opens a bundled photo and clicks on a grid of points, each with a new object, and once
+more on the same object (so that the decoder reads its memory). A click's time runs from its pointer event to the end of
+the frame in which its mask is drawn, measured inside the page. Prints one JSON document: medians, the decoder's own
+share, and the machine's load while it ran. Needs Node's built page (npm run build in web/), playwright and Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TARGET_MS = 60
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WAIT = 300_000  # milliseconds for anything to happen, on a loaded machine
+
+# Notes when the pointer went down, sees the object list show a mask of another size, and waits for that frame's end.
+WATCH = """() => {
+  const w = (window.watched = { down: null, ms: [] });
+  addEventListener("pointerdown", (event) => (w.down = event.timeStamp), true);
+  const drawn = () => {
+    const from = w.down;
+    if (from === null) return;
+    w.down = null;
+    requestAnimationFrame(() => {
+      const channel = new MessageChannel();
+      channel.port1.onmessage = () => w.ms.push(performance.now() - from);
+      channel.port2.postMessage(null);
+    });
+  };
+  const isObject = (node) =>
+    node instanceof Element && node.matches("[data-testid=object]") && Number(node.dataset.area) > 0;
+  new MutationObserver((records) => {
+    if (records.some((r) => isObject(r.target) || [...r.addedNodes].some(isObject))) drawn();
+  }).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-area"] });
+}"""
+
+
+@contextmanager
+def server(folder: Path, threads: int) -> Iterator[str]:
+    """`seem serve` on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": str(threads)}
+    with (folder / "server.log").open("wb") as log:
+        command = [sys.executable, "-m", "seem", "serve", "--port", str(port)]
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + WAIT / 1000
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5):
+                    break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise SystemExit((folder / "server.log").read_text()[-3000:]) from None
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def measure(url: str, chromium: str, photo: str, clicks: int, decoder: str) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US").new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(f"{url}/?decoder={decoder}")
+        page.get_by_test_id(f"sample-{photo}").click()
+        ready = "canvas[data-testid=stage][data-view][aria-busy=false]"
+        page.wait_for_selector(ready)
+        page.wait_for_selector("[data-backend]")
+        isolated, cores = page.evaluate("() => [crossOriginIsolated, navigator.hardwareConcurrency]")
+        page.evaluate(WATCH)
+        first, again, own = [], [], []
+        with urllib.request.urlopen(f"{url}/v1/info", timeout=60) as answer:
+            sample = next(s for s in json.load(answer)["samples"] if s["id"] == photo)
+        points = grid(page, (sample["width"], sample["height"]), clicks + 1)
+        for i, (x, y) in enumerate(points):
+            page.get_by_test_id("new-object").click()
+            for times, shift in ((first, 0), (again, 9)):
+                page.mouse.move(x + shift, y + shift)
+                page.wait_for_timeout(400)  # a hand rests before it clicks; the preview of the hover is done
+                page.wait_for_selector(ready)
+                ms = click(page)
+                page.wait_for_selector(ready)
+                if i:  # the first warms up
+                    times.append(ms)
+                    own.append(float(page.get_by_test_id("backend").get_attribute("data-ms")))
+        backend = page.get_by_test_id("backend").get_attribute("data-backend")
+        text = page.get_by_test_id("backend").inner_text()
+        browser.close()
+    return {
+        "photo": photo,
+        "backend": backend,
+        "shown": text,
+        "cross_origin_isolated": isolated,
+        "cores": cores,
+        "clicks": len(first),
+        "median_ms": {"first_click": middle(first), "next_click": middle(again), "all": middle(first + again)},
+        "p90_ms": round(sorted(first + again)[int(0.9 * len(first + again))], 1),
+        "min_ms": round(min(first + again), 1),
+        "decode_median_ms": middle(own),
+        "target_ms": TARGET_MS,
+        "met": middle(first + again) <= TARGET_MS,
+        "load_average": [round(value, 1) for value in os.getloadavg()],
+    }
+
+
+def grid(page: Any, size: tuple[int, int], count: int) -> list[tuple[float, float]]:
+    """Points all over the photo, in the window."""
+    stage = page.get_by_test_id("stage")
+    view, box = json.loads(stage.get_attribute("data-view")), stage.bounding_box()
+    side = int(count**0.5 + 0.999)
+    cells = [(i % side, i // side) for i in range(count)]
+    return [
+        (
+            box["x"] + view["x"] + (0.12 + 0.76 * (cx + 0.5) / side) * size[0] * view["scale"],
+            box["y"] + view["y"] + (0.12 + 0.76 * (cy + 0.5) / side) * size[1] * view["scale"],
+        )
+        for cx, cy in cells
+    ]
+
+
+def click(page: Any) -> float:
+    """One click where the pointer is; milliseconds to its mask."""
+    before = page.evaluate("() => watched.ms.length")
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_function("(n) => watched.ms.length > n", arg=before)
+    return float(page.evaluate("() => watched.ms.at(-1)"))
+
+
+def middle(values: list[float]) -> float:
+    return round(statistics.median(values), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--photo", default="coffee", help="a bundled sample")
+    parser.add_argument("--clicks", type=int, default=24, help="objects; each is clicked twice")
+    parser.add_argument("--threads", type=int, default=2, help="of the server")
+    parser.add_argument("--decoder", default="wasm", choices=["wasm", "server", "auto"])
+    args = parser.parse_args()
+    chromium = os.environ.get("SEEM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise SystemExit("expected Chromium, or its path in SEEM_CHROMIUM")
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder), args.threads) as url:
+        result = measure(url, chromium, args.photo, args.clicks, args.decoder)
+    json.dump(result, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()

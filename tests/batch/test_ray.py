@@ -1,0 +1,79 @@
+"""The same run on Ray Data: the same results, also when a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seem.checkpoints.files import save_model
+from seem.cli import main
+from tests.batch.conftest import results
+from tests.tiny import tiny_model
+
+PHOTOS = 48
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds workers in /proc"),
+]
+
+
+def workers(name: str) -> list[int]:
+    """Process ids of this user's Ray workers that are of a class."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if command.startswith("ray::") and f"({name})" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def kill_one(killed: list[int], stop: threading.Event, out: Path) -> None:
+    """Kill an encoding worker once the first results are there."""
+    while not stop.is_set():
+        time.sleep(0.02)
+        journal = out / "journal" / "000000.jsonl"
+        busy = workers("Encode")
+        if journal.exists() and journal.stat().st_size and busy:
+            os.kill(busy[0], signal.SIGKILL)
+            killed.append(busy[0])
+            return
+
+
+def test_a_worker_that_is_killed_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(PHOTOS):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / "photos" / f"{i:02d}.png")
+    (tmp_path / "photos" / "07.png").write_bytes(b"no picture")
+    save_model(tiny_model(), tmp_path / "tiny.safetensors")
+    command = ["batch", "photos", "--box", "8,8,40,40", "--model", "tiny.safetensors"]
+    command += ["--device", "cpu", "--shard-size", "48"]
+    assert main([*command, "--out", "local"]) == 0
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine is slow
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    killed: list[int] = []
+    stop = threading.Event()
+    watch = threading.Thread(target=kill_one, args=(killed, stop, tmp_path / "ray"))
+    watch.start()
+    try:
+        code = main([*command, "--out", "ray", "--engine", "ray"])
+    finally:
+        stop.set()
+        watch.join()
+        ray.shutdown()
+    assert code == 0
+    assert killed
+    assert results(tmp_path / "ray") == results(tmp_path / "local")

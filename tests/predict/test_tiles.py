@@ -1,0 +1,306 @@
+"""Large images: the same answers as a scene where one window is enough, and no seams where it is not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seem.geometry import ImageGeometry, mask_iou
+from seem.images import ImageError, load_image
+from seem.model.config import ImageConfig
+from seem.model.seem import ObjectQueries
+from seem.predict.model import Model
+from seem.predict.panoptic import assemble
+from seem.predict.tiles import (
+    OVERLAP,
+    Piece,
+    TiledScene,
+    TiledSegmentation,
+    assemble_pieces,
+    keep_distinct,
+    overlap,
+    pyramid,
+)
+from seem.prompts import Box, Click, Mask, Polygon, Reference, Scribble, Text
+from seem.vocabulary import Category
+from tests.fakes import WEIGHTS, FakeFeatures, FakeNetwork
+from tests.test_images import png_header
+
+WIDTH, HEIGHT, TILE = 640, 480, 160
+RED, BLUE, GREEN, TINY = (100, 90, 200, 190), (420, 300, 470, 350), (260, 20, 600, 60), (330, 222, 342, 234)
+COLOURS = {RED: (240, 10, 10), BLUE: (10, 10, 240), GREEN: (10, 240, 10), TINY: (240, 240, 10)}
+
+
+class WholeNetwork(FakeNetwork):
+    """One query per colour, not cut in halves."""
+
+    def decode_objects(self, features: FakeFeatures) -> ObjectQueries:
+        logits = 6.0 - 40.0 * (features.colours - self.palette[:, :, None, None]).square().sum(1)
+        scores = (logits > 0).flatten(1).sum(1).clamp(max=4) / 4 * 0.9
+        return ObjectQueries(logits, self.embed_masks(features, (logits > 0).float()), scores)
+
+
+def box_mask(box: tuple[int, int, int, int]) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    return mask
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """Grey, with a square across seams, one inside a tile, a bar that is longer than two tiles, and a speck."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((HEIGHT, WIDTH, 3), 128, np.int16)
+    for box, colour in COLOURS.items():
+        pixels[box_mask(box)] = colour
+    return (pixels + rng.integers(-4, 5, pixels.shape, np.int16)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model(WholeNetwork(), WEIGHTS)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def tiled(model: Model, picture: np.ndarray) -> TiledScene:
+    return model.encode_large(picture, tile=TILE)
+
+
+# ---- windows ------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(64, 700))
+def test_every_level_covers_the_image_and_neighbours_overlap(width: int, height: int, tile: int) -> None:
+    levels = pyramid((width, height), tile)
+    assert levels[-1] == [(0, 0, width, height)]
+    for k, windows in enumerate(levels[:-1]):
+        side = tile << k
+        for axis, length in ((0, width), (1, height)):
+            starts = sorted({w[axis] for w in windows})
+            assert starts[0] == 0 and max(w[axis + 2] for w in windows) == length
+            assert all(b - a <= side - int(side * OVERLAP) for a, b in pairwise(starts))
+        assert all(w[2] - w[0] == min(side, width) and w[3] - w[1] == min(side, height) for w in windows)
+
+
+@settings(max_examples=25)
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 50), st.integers(0, 50), st.integers(0, 9))
+def test_a_piece_reads_as_the_whole_mask_does(width: int, height: int, x: int, y: int, seed: int) -> None:
+    sizes = ImageGeometry.of((width, height), ImageConfig(target=64))
+    logits = np.random.default_rng(seed).normal(size=sizes.mask_size).astype(np.float32)
+    logits[:2], logits[:, :3] = -1, -1  # so that something is cropped away
+    window = (x, y, x + width, y + height)
+    expected = sizes.upsample(torch.tensor(logits)).numpy()
+    assert np.allclose(Piece.whole(logits, window, sizes).pixels(window), expected, atol=1e-4)
+    if (logits > 0).any():
+        found = Piece.of(logits, window, sizes).pixels(window)
+        sure = np.abs(expected) > 1e-4
+        assert np.array_equal((found > 0)[sure], (expected > 0)[sure])
+
+
+def test_masks_of_two_windows_are_compared_where_they_lie() -> None:
+    sizes = ImageGeometry.of((64, 64), ImageConfig(target=64))
+    square = np.full((16, 16), -9.0, np.float32)
+    square[4:12, 4:12] = 9
+    here, there = Piece.of(square, (0, 0, 64, 64), sizes), Piece.of(square, (16, 0, 80, 64), sizes)
+    assert overlap(here, here) == (1, 1)
+    iou, inside = overlap(here, there)
+    assert iou == pytest.approx(1 / 3, abs=0.06) and inside == pytest.approx(1 / 2, abs=0.06)
+    far = Piece.of(square, (200, 0, 264, 64), sizes)
+    assert keep_distinct([here, there, far, here], [0.5, 0.6, 0.7, 0.8], 0.5) == [3, 2, 1]
+    assert keep_distinct([here, there, far, here], [0.5, 0.6, 0.7, 0.8], 0.3) == [3, 2]
+
+
+# ---- one window ---------------------------------------------------------------------------------------------------
+
+
+def test_one_window_is_the_scene_bit_for_bit(model: Model, picture: np.ndarray) -> None:
+    scene, large = model.encode(picture), model.encode_large(picture, tile=WIDTH)
+    click, box = Click(150, 140), Box(410, 290, 480, 360)
+    first, other = scene.segment(click), large.segment(click)
+    pairs = [
+        (first, other),
+        (scene.segment(click, Click(3, 3, positive=False), previous=first),
+         large.segment(click, Click(3, 3, positive=False), previous=other)),
+        *zip(scene.segment_all([[click], [box]]), large.segment_all([[click], [box]]), strict=True),
+        *zip(scene.find("red"), large.find("red"), strict=True),
+        *zip(scene.everything(6), large.everything(6), strict=True),
+    ]  # fmt: skip
+    for a, b in pairs:
+        assert np.array_equal(a.logits, b.logits) and (a.score, a.label) == (b.score, b.label)
+        assert np.array_equal(a.mask, b.mask)
+    assert np.array_equal(scene.panoptic().map, large.panoptic().map)
+    assert scene.label(first.mask) == large.label(other.mask)
+    assert large.digest == scene.digest and large.size == scene.size
+
+
+# ---- prompts ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([RED, BLUE, GREEN]), st.floats(0.1, 0.9), st.floats(0.1, 0.9))
+def test_a_click_gives_the_whole_object_wherever_seams_are(box: tuple[int, int, int, int], u: float, v: float) -> None:
+    tiled = shared_scene()
+    x, y = box[0] + u * (box[2] - box[0]), box[1] + v * (box[3] - box[1])
+    result = tiled.segment(Click(x, y))
+    assert mask_iou(result.mask, box_mask(box)) > 0.85
+    assert result.area == result.mask.sum()
+    assert result.box is not None and max(np.abs(np.subtract(result.box, box))) <= 6
+
+
+_shared: list[TiledScene] = []
+
+
+def shared_scene() -> TiledScene:
+    """One scene for all examples of a property."""
+    if not _shared:
+        rng = np.random.default_rng(0)
+        pixels = np.full((HEIGHT, WIDTH, 3), 128, np.int16)
+        for box, colour in COLOURS.items():
+            pixels[box_mask(box)] = colour
+        pixels = (pixels + rng.integers(-4, 5, pixels.shape, np.int16)).clip(0, 255)
+        _shared.append(Model(WholeNetwork(), WEIGHTS).encode_large(pixels.astype(np.uint8), tile=TILE))  # type: ignore[arg-type]
+    return _shared[0]
+
+
+def test_every_kind_of_prompt_lies_where_it_was_drawn(tiled: TiledScene) -> None:
+    line = [(430, 310), (460, 340)]
+    triangle = [(425, 305), (465, 305), (425, 345)]
+    for prompt in (Box(*BLUE), Scribble(line), Polygon(triangle), Mask(box_mask(BLUE)), Reference(tiled, Box(*BLUE))):
+        result = tiled.segment(prompt)
+        assert mask_iou(result.mask, box_mask(BLUE)) > 0.85, prompt
+
+
+def test_a_region_of_a_large_image_is_a_prompt_for_a_photo(
+    tiled: TiledScene, model: Model, picture: np.ndarray
+) -> None:
+    other = model.encode(picture[250:400, 380:540])
+    found = other.segment(tiled.reference(Reference(tiled, Box(*BLUE))))
+    assert mask_iou(found.mask, box_mask(BLUE)[250:400, 380:540]) > 0.85
+
+
+def test_text_is_looked_for_in_all_windows(tiled: TiledScene) -> None:
+    assert mask_iou(tiled.segment(Text("blue")).mask, box_mask(BLUE)) > 0.85
+    (found,) = tiled.find("blue")
+    assert mask_iou(found.mask, box_mask(BLUE)) > 0.85 and found.label == "blue"
+    (bar,) = tiled.find("green")  # longer than a tile: only a coarse level sees it whole
+    assert mask_iou(bar.mask, box_mask(GREEN)) > 0.8
+    assert tiled.find("zebra") == []
+
+
+def test_a_tiny_object_is_looked_at_closely_and_its_window_is_kept(model: Model, picture: np.ndarray) -> None:
+    tiled = model.encode_large(picture, tile=320)
+    result = tiled.segment(Click(336, 228))
+    coarse = model.encode(picture).segment(Click(336, 228))
+    assert isinstance(result, TiledSegmentation)
+    assert result.window[2] - result.window[0] < 320
+    assert mask_iou(result.mask, box_mask(TINY)) > max(0.85, mask_iou(coarse.mask, box_mask(TINY)) + 0.1)
+    before = tiled.encoded
+    again = tiled.segment(Click(337, 229), previous=result)
+    assert tiled.encoded == before
+    assert isinstance(again, TiledSegmentation) and again.window == result.window
+
+
+def test_rounds_remember_and_sessions_work(tiled: TiledScene) -> None:
+    session = tiled.session()
+    first = session.add(1, Click(150, 140))
+    second = session.add(1, Click(5, 470, positive=False))  # far outside the window: says nothing about it
+    assert mask_iou(first.mask, second.mask) > 0.95
+    session.undo()
+    assert np.array_equal(session.objects[1].result.mask, first.mask)
+    grown = tiled.segment(Click(440, 320), Click(150, 140), previous=first)
+    assert isinstance(grown, TiledSegmentation)
+    assert grown.window[0] <= RED[0] and grown.window[2] >= BLUE[2]
+
+
+def test_several_objects_share_the_decodes_of_their_windows(tiled: TiledScene) -> None:
+    objects = [[Click(150, 140)], [Click(440, 320)], [Click(160, 150)]]
+    together = tiled.segment_all(objects)
+    assert max(tiled._network.calls) >= 2  # type: ignore[attr-defined]
+    for prompts, result in zip(objects, together, strict=True):
+        assert np.allclose(result.logits, tiled.segment(*prompts).logits, atol=1e-4)
+
+
+def test_labels(tiled: TiledScene) -> None:
+    assert tiled.label(box_mask(RED))[0][0]
+    assert tiled.label(tiled.segment(Click(150, 140)), vocabulary=["red", "blue"])[0][0] == "red"
+    assert tiled.label(box_mask(BLUE), vocabulary=["red", "blue"])[0][0] == "blue"
+
+
+def test_bad_prompts_are_told_as_by_a_scene(tiled: TiledScene, model: Model, picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= x < 640"):
+        tiled.segment(Click(640, 3))
+    with pytest.raises(ValueError, match="only negative ones"):
+        tiled.segment(Click(3, 3, positive=False))
+    with pytest.raises(ValueError, match="expected a result of this image"):
+        tiled.segment(Click(3, 3), previous=model.encode_large(picture[:, ::-1], tile=TILE).segment(Click(3, 3)))
+    with pytest.raises(ValueError, match="tile: expected"):
+        model.encode_large(picture, tile=8)
+    with pytest.raises(ValueError, match="limit"):
+        tiled.find("red", limit=0)
+
+
+# ---- without prompts ------------------------------------------------------------------------------------------------
+
+
+def test_panoptic_has_no_cuts(tiled: TiledScene) -> None:
+    found = tiled.panoptic(["red", "blue", "green", ("grey", "stuff")])
+    assert sorted(s.label for s in found.segments) == ["blue", "green", "grey", "red"]
+    for segment in found.segments:
+        box = {"red": RED, "blue": BLUE, "green": GREEN}.get(segment.label)
+        if box is not None:
+            assert mask_iou(found.mask(segment.id), box_mask(box)) > 0.85
+        assert segment.area == found.mask(segment.id).sum()
+    filled = tiled.panoptic(["red"], background=True)
+    assert {s.label for s in filled.segments} == {"red", "others"} and (filled.map > 0).all()
+
+
+def test_everything_finds_each_thing_once(tiled: TiledScene) -> None:
+    found = tiled.everything(8, overlap=0.5)
+    for box in (RED, BLUE):
+        assert sum(mask_iou(r.mask, box_mask(box)) > 0.5 for r in found) == 1, box
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 50))
+def test_pieces_are_put_together_by_the_rule_of_a_scene(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = ImageGeometry.of((50, 40), ImageConfig(target=64))
+    coarse = torch.from_numpy(rng.normal(size=(6, 1, 4, 5)).astype(np.float32) * 3)
+    logits = torch.nn.functional.interpolate(coarse, sizes.mask_size, mode="bilinear")[:, 0]
+    names = [Category("dog"), Category("sky", is_thing=False), None]
+    classes, scores = rng.integers(0, 3, 6).tolist(), rng.uniform(0.3, 1, 6).round(3).tolist()
+    for fill in (False, True):
+        expected, segments = assemble(logits, classes, scores, names, sizes, 0.5, fill, remainders=1)
+        window = (0, 0, 50, 40)
+        pieces = [Piece.whole(x.numpy(), window, sizes) for x in logits]
+        found = assemble_pieces(pieces, classes, scores, names, (50, 40), 0.5, fill, 1, "sha256:0")
+        if [s.label for s in found.segments] == [s.label for s in segments]:
+            assert (found.map != expected).mean() < 0.01  # ties at a border are rounded differently
+        else:  # a region that is just about hidden
+            assert abs(len(found.segments) - len(segments)) <= 1
+
+
+# ---- memory -------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_budget_gives_the_same_bits(model: Model, picture: np.ndarray) -> None:
+    large, small = model.encode_large(picture, tile=TILE), model.encode_large(picture, tile=TILE, cache_bytes=60_000)
+    for box in COLOURS:
+        click = Click((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        assert np.array_equal(large.segment(click).logits, small.segment(click).logits)
+    assert small._bytes <= 60_000 and small.encoded > len(small._scenes)
+
+
+def test_more_pixels_than_pillow_allows_if_the_caller_says_so() -> None:
+    huge = png_header(20_000, 20_000)
+    with pytest.raises(ImageError, match="more than Pillow opens"):
+        load_image(huge)
+    with pytest.raises(ImageError, match="truncated or broken"):
+        load_image(huge, max_pixels=1_000_000_000)
+    with pytest.raises(ImageError, match="expected at most 300000000 pixels"):
+        load_image(huge, max_pixels=300_000_000)
