@@ -1,10 +1,11 @@
 """What a photo of a collection costs on one core, part by part, and what it takes on disk.
 
-    python -m benchmarks.batch PHOTOS [--photos 12] [--rounds 2] [--threads 1]
+    python -m benchmarks.batch PHOTOS [--photos 12] [--rounds 2] [--threads 1] [--jobs text click panoptic everything]
 
-Runs the very steps of `seem batch` on a folder's photos: reading, encoding, opening the saved scene, and the answer to
-each kind of question. Prints one JSON document: mean processor seconds of each part, which other work on the machine
-changes little, photos an hour of one core from them, and bytes of a scene and of a photo's results.
+Runs the very steps of `seem batch` on a folder's photos: reading, encoding, opening the saved scene, the answer to each
+kind of question, and what the one process that writes pays for a row of it. Prints one JSON document: mean processor
+seconds of each part, which other work on the machine changes little, photos an hour of one core from them, and bytes of
+a scene and of a photo's results.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -20,8 +22,10 @@ from typing import Any
 import torch
 
 import seem
+from seem.batch.formats import CocoWriter
 from seem.batch.job import Item, Job
 from seem.batch.listing import list_photos
+from seem.batch.store import Store
 from seem.batch.worker import Worker
 from seem.predict.scene import Scene
 
@@ -33,13 +37,30 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(folder: Path, photos: int, rounds: int, threads: int) -> dict[str, Any]:
+def store_seconds(text: str, panoptic: bool, photos: int = 2000) -> float:
+    """Processor seconds of a row that comes as JSON, until its shard is written as COCO's; no photo is in it."""
+    names = {s["label"] for s in json.loads(text)["segments"]}
+    writer = CocoWriter([{"id": i, "name": name} for i, name in enumerate(sorted(names))], panoptic, masks=False)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "out", {}, writer, 500)
+        with store:
+            store.plan(str(i) for i in range(photos))
+            began = time.process_time()
+            for i in range(photos):
+                store.add(json.loads(text) | {"index": i})
+            return (time.process_time() - began) / photos
+
+
+def measure(folder: Path, photos: int, rounds: int, threads: int, jobs: list[str]) -> dict[str, Any]:
     torch.set_num_threads(threads)
     model = seem.load(device="cpu")
-    workers = {name: Worker(Job(model="", weights=model.weights, **job), model) for name, job in JOBS.items()}
+    workers = {
+        name: Worker(Job(model="", weights=model.weights, **job), model) for name, job in JOBS.items() if name in jobs
+    }
     first = next(iter(workers.values()))
     seconds: dict[str, list[float]] = defaultdict(list)
     sizes: dict[str, list[int]] = defaultdict(list)
+    texts: dict[str, str] = {}
 
     def timed(name: str, work: Any) -> Any:
         began = time.process_time()
@@ -60,7 +81,8 @@ def measure(folder: Path, photos: int, rounds: int, threads: int) -> dict[str, A
                 if turn and name in ("panoptic", "everything"):
                     continue  # long, and steady
                 row = timed(name, lambda worker=worker, item=item, scene=scene: worker.decode(item, scene))
-                sizes[name].append(len(json.dumps(row)))
+                texts[name] = json.dumps(row)
+                sizes[name].append(len(texts[name]))
         print(f"round {turn + 1}/{rounds}", file=sys.stderr, flush=True)
     mean = {name: sum(values) / len(values) for name, values in seconds.items()}
     base = mean["read"] + mean["encode"] + mean["open"]
@@ -68,9 +90,12 @@ def measure(folder: Path, photos: int, rounds: int, threads: int) -> dict[str, A
         "photos": len(sources),
         "threads": threads,
         "processor_seconds": {name: round(value, 4) for name, value in mean.items()},
-        "photos_per_core_hour": {name: round(3600 / (base + mean[name])) for name in JOBS},
+        "photos_per_core_hour": {name: round(3600 / (base + mean[name])) for name in jobs},
         "photos_per_core_hour_scene_known": {
-            name: round(3600 / (mean["read"] + mean["open"] + mean[name])) for name in JOBS
+            name: round(3600 / (mean["read"] + mean["open"] + mean[name])) for name in jobs
+        },
+        "writer_processor_seconds": {
+            name: round(store_seconds(text, name == "panoptic"), 6) for name, text in texts.items()
         },
         "bytes": {name: round(sum(values) / len(values)) for name, values in sizes.items()},
     }
@@ -82,8 +107,9 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
     args = parser.parse_args()
-    json.dump(measure(args.folder, args.photos, args.rounds, args.threads), sys.stdout, indent=1)
+    json.dump(measure(args.folder, args.photos, args.rounds, args.threads, args.jobs), sys.stdout, indent=1)
     print()
 
 

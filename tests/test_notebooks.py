@@ -48,5 +48,7 @@ def test_they_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("SEEM_PORT", str(free.getsockname()[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "2"))
     book = nbformat.read(path, 4)
-    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(
+        book, timeout=600, startup_timeout=300, resources={"metadata": {"path": str(folder)}}
+    ).execute()
     assert all(cell.execution_count for cell in book.cells if cell.cell_type == "code")
