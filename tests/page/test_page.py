@@ -96,9 +96,9 @@ def test_a_text_finds_one_and_find_all_names_them(page: Seem) -> None:
     page.get("text-all").click()
     page.wait_objects(2)
     assert page.names() == ["cat", "cat"]
-    page.get("text").fill("zebra")
+    page.get("text").fill("airplane")
     page.get("text-all").click()
-    sync_api.expect(page.get("toasts")).to_contain_text("Nothing here matches “zebra”", timeout=SECONDS)
+    sync_api.expect(page.get("toasts")).to_contain_text("Nothing here matches “airplane”", timeout=SECONDS)
 
 
 def test_a_reference_on_another_photo(page: Seem, tmp_path: Path) -> None:
