@@ -15,11 +15,13 @@ All arrays are float32 but `size`, `kinds` and `which`, which are int32; flags a
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seem.model.layers import Attention
+from seem.model.layers import MLP, Attention
 from seem.model.pixel_decoder import PixelMaps
 from seem.model.prompt_decoder import TwoWayLayer, _multiply
 from seem.model.seem import SEEM
@@ -47,7 +49,8 @@ class Prepare(nn.Module):
             middle_skip (1, 2 h16, 2 w16, 64), fine_skip (1, h4, w4, mask_dim): added inside the upsampling.
             joint (2 h16, 2 w16, D): pixel embeddings, L2-normalised.
             length (2 h16, 2 w16, 1): what they were divided by.
-            bias1 (1, h16, w16, C), bias2 (1, h16, w16, 2 cross_dim): what positions add to the later projections.
+            bias1 (1, h16, w16, C), bias2 (1, h16, w16, cross_dim): what positions add to the second layer's projection
+            and to the last keys.
         """
         maps = PixelMaps(embedding, semantic, middle, fine)
         network = self.network
@@ -55,7 +58,8 @@ class Prepare(nn.Module):
         joint = network.joint(maps)
         state = decoder.project(maps, joint, network.visual_sampler.position)
         h, w = embedding.shape[-2:]
-        bias1, bias2 = (bias.view(1, h, w, -1) for bias in state.stream_bias[1:])
+        bias1 = state.stream_bias[1].view(1, h, w, -1)
+        bias2 = state.stream_bias[2][..., : network.config.prompt_decoder.cross_dim].view(1, h, w, -1)
         pixels = joint[0].permute(1, 2, 0)
         length = pixels.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         stream = (state.stream + decoder.no_dense.weight).view(1, h, w, -1)
@@ -180,7 +184,7 @@ class Decode(nn.Module):
         has_token: Tensor,
         text: Tensor,
         previous: Tensor,
-        has_previous: Tensor,
+        has_memory: Tensor,
         names: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """
@@ -193,7 +197,9 @@ class Decode(nn.Module):
             kinds: (N, P) -1 none, 0 negative, 1 positive, 2 and 3 a box's first and second corner.
             tokens, has_token: (N, T, dim), (N, T) word tokens of texts and tokens of references.
             text: (N, D) mean of the texts' embeddings, zeros without any.
-            previous, has_previous: as `Maps` takes them.
+            previous: as `Maps` takes it.
+            has_memory: (N, M) which of the first M memory tokens each object has: all of them or none. M is 1 where no
+                object remembers, so that nothing is paid for them.
             names: (K, D) embeddings of names to choose from.
 
         Returns:
@@ -202,7 +208,7 @@ class Decode(nn.Module):
         network, decoder = self.network, self.network.prompt_decoder
         c, (h, w) = network.config.prompt_decoder, stream.shape[1:3]
         d = c.cross_dim
-        x, column, image_mask = self._rows(cells, points, kinds, tokens, has_token, previous, has_previous, (h, w))
+        x, column, image_mask = self._rows(cells, points, kinds, tokens, has_token, previous, has_memory, (h, w))
         pos = x  # a token's position is the token itself at insertion
         index = which.long()
         image = stream.index_select(0, index).flatten(1, 2)  # (N, cells, dim)
@@ -214,13 +220,13 @@ class Decode(nn.Module):
             turn = layer.from_tokens
             seen = _attend(turn, read[..., 2 * d :], turn.k_proj(x + pos), turn.v_proj(x), column)
             image = layer.norm4(image + seen)
-        last = decoder.final_attn
-        read = _linear(image, torch.cat([last.k_proj.weight, last.v_proj.weight])) + bias2.flatten(1, 2)
-        x = decoder.final_norm(x + _attend(last, last.q_proj(x + pos), read[..., :d], read[..., d:], image_mask))
+        answering = x[:, : 1 + c.candidates]  # only the score and the candidates are used from here on
+        seen = self._last_look(answering + pos[:, : 1 + c.candidates], image, bias2.flatten(1, 2))
+        answering = decoder.final_norm(answering + seen)
 
-        rows = x[:, 1 : 1 + c.candidates]
+        rows = answering[:, 1:]
         logits = self._masks(rows, image.unflatten(1, (h, w)), middle_skip, fine_skip)  # (N, S, h4, w4)
-        scores = decoder.iou_head(x[:, 0]).clamp(0, 1)
+        scores = decoder.iou_head(answering[:, 0]).clamp(0, 1)
         embeddings = F.normalize(self._pool(joint, length, logits) + network.class_embed(rows), dim=-1)  # (N, S, D)
         rank = scores + 0.5 * self._agreement(logits, size, points, kinds)
         rank = rank + 0.5 * (embeddings @ F.normalize(text, dim=-1)[:, :, None])[..., 0]
@@ -240,7 +246,7 @@ class Decode(nn.Module):
         tokens: Tensor,
         has_token: Tensor,
         previous: Tensor,
-        has_previous: Tensor,
+        has_memory: Tensor,
         grid: tuple[int, int],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Token rows (N, L, dim), and what is added to attention to rows (N, 1, 1, L) and to cells (N, 1, L, cells)."""
@@ -250,14 +256,14 @@ class Decode(nn.Module):
         named_only = (has_point.amax(1) <= 0)[:, None, None]
         queries = torch.where(named_only, decoder.grounding_queries.weight, decoder.spatial_queries.weight)
         seen = self._point_tokens(cells, points, kinds, grid)
-        score, memory = decoder.score_token.weight.expand(n, -1, -1), decoder.memory.weight.expand(n, -1, -1)
-        x = torch.cat([score, queries, seen, tokens, memory], 1)
-        remembers = has_previous[:, None]
-        always, memories = torch.ones_like(remembers), remembers.expand(-1, c.memory_tokens)
-        valid = torch.cat([always.expand(-1, 1 + c.candidates), has_point, has_token, memories], 1)
+        score = decoder.score_token.weight.expand(n, -1, -1)
+        memory = decoder.memory.weight.index_select(0, torch.arange(has_memory.shape[1], device=points.device))
+        x = torch.cat([score, queries, seen, tokens, memory.expand(n, -1, -1)], 1)
+        always = torch.ones_like(has_memory[:, :1]).expand(-1, 1 + c.candidates)
+        valid = torch.cat([always, has_point, has_token, has_memory], 1)
         inside = decoder._inside(previous[:, None], grid).float()  # (N, 1, cells)
-        is_memory = torch.cat([torch.zeros_like(valid[:, c.memory_tokens :]), memories], 1)  # (N, L)
-        confined = is_memory[:, None, :, None] * (1 - inside)[:, :, None]
+        nothing = [torch.zeros_like(flags) for flags in (always, has_point, has_token)]
+        confined = torch.cat([*nothing, has_memory], 1)[:, None, :, None] * (1 - inside)[:, :, None]
         return x, BLOCKED * (1 - valid)[:, None, None], BLOCKED * confined
 
     def _point_tokens(self, cells: Tensor, points: Tensor, kinds: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -295,6 +301,26 @@ class Decode(nn.Module):
         x = layer.norm2(x + _attend(layer.to_image, layer.to_image.q_proj(x + pos), *keys, image_mask))
         return layer.norm3(x + layer.mlp(x))
 
+    def _last_look(self, query: Tensor, image: Tensor, bias: Tensor) -> Tensor:
+        """`PromptDecoder.final_attn` of a few rows: they go into the image's space, instead of all cells into theirs.
+
+        Args:
+            query: (N, Q, dim).
+            image: (N, cells, dim).
+            bias: (1, cells, cross_dim) added to the keys; the values' bias is one vector, and attention sums to 1.
+        """
+        a = self.network.prompt_decoder.final_attn
+        n, rows, dim = query.shape
+        q = a.split(a.q_proj(query))  # (N, heads, Q, c)
+        q = q * (q.shape[-1] ** -0.5)
+        inward = (q @ a.k_proj.weight.view(a.heads, -1, dim)).flatten(1, 2)  # (N, heads * Q, dim)
+        logits = (inward @ image.transpose(1, 2)).view(n, a.heads, rows, -1)
+        logits = logits + q @ a.split(bias).transpose(-1, -2)
+        seen = (logits.softmax(-1).flatten(1, 2) @ image).view(n, a.heads, rows, dim)
+        y = seen @ a.v_proj.weight.view(a.heads, -1, dim).transpose(1, 2)  # (N, heads, Q, c)
+        out: Tensor = a.out_proj(y.transpose(1, 2).flatten(2) + a.v_proj.bias)
+        return out
+
     # ---- masks ----------------------------------------------------------------------------------------------------
 
     def _masks(self, rows: Tensor, image: Tensor, middle_skip: Tensor, fine_skip: Tensor) -> Tensor:
@@ -305,7 +331,7 @@ class Decode(nn.Module):
         y = F.gelu(F.layer_norm(y, norm.weight.shape, norm.weight, norm.bias, norm.eps))
         features = F.gelu(_double(y, decoder.up2) + fine_skip)  # (N, h4, w4, mask_dim)
         embed = rows.transpose(0, 1)  # (S, N, dim)
-        heads = [list(head.layers) for head in decoder.mask_embed]
+        heads = [[cast(nn.Linear, layer) for layer in cast(MLP, head).layers] for head in decoder.mask_embed]
         for depth in range(len(heads[0])):
             weight = torch.stack([head[depth].weight for head in heads]).transpose(1, 2)
             bias = torch.stack([head[depth].bias for head in heads])[:, None]

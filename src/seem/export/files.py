@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from seem.predict.model import Model
 
-FORMAT = 1  # of decoder.json and of the graphs' inputs
+FORMAT = 2  # of decoder.json and of the graphs' inputs
 PRECISIONS = ("fp32", "fp16", "int8", "packed")
 PARTS = ("decoder", "image", "text")
 OPSET = 20
@@ -197,6 +197,7 @@ def _write_decoder(model: Model, folder: Path, precision: str) -> None:
         "dim": c.dim,
         "joint_dim": config.pixel_decoder.joint_dim,
         "max_points": c.max_points,
+        "memory_tokens": c.memory_tokens,
         "mask_logit": MASK_PROMPT_LOGIT,
         "max_text_tokens": MAX_TEXT_TOKENS,
         "graphs": {part.name: _signature(part) for part in parts},

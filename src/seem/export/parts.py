@@ -17,7 +17,7 @@ Size = int | str  # a number; or a symbol, which may be multiplied: "h16", "4*h1
 Shape = tuple[Size, ...]
 
 # Any sizes that differ from each other and from the model's widths, so that no axis is taken for another.
-EXAMPLE = {"N": 3, "P": 7, "T": 5, "R": 2, "K": 9, "B": 4, "h16": 6, "w16": 10, "h32": 3, "w32": 5}
+EXAMPLE = {"N": 3, "P": 7, "T": 5, "R": 2, "K": 9, "B": 4, "M": 2, "h16": 6, "w16": 10, "h32": 3, "w32": 5}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def decoder_parts(network: SEEM) -> list[Part]:
         "drawn": Array(("N", "4*h16", "4*w16")),
         "has_drawn": Array(("N",)),
         "previous": each["previous"],
-        "has_previous": each["has_previous"],
+        "has_previous": Array(("N",)),
         "text": each["text"],
         "has_text": Array(("N",)),
         "references": Array(("N", "R", config.pixel_decoder.joint_dim)),
@@ -133,7 +133,7 @@ def _prepared(config: SEEMConfig) -> dict[str, Array]:
         "joint": Array(("2*h16", "2*w16", joint)),
         "length": Array(("2*h16", "2*w16", 1)),
         "bias1": Array((1, "h16", "w16", 3 * c.cross_dim)),
-        "bias2": Array((1, "h16", "w16", 2 * c.cross_dim)),
+        "bias2": Array((1, "h16", "w16", c.cross_dim)),
     }
 
 
@@ -148,6 +148,6 @@ def _each_object(config: SEEMConfig) -> dict[str, Array]:
         "has_token": Array(("N", "T")),
         "text": Array(("N", joint)),
         "previous": Array(("N", "4*h16", "4*w16")),
-        "has_previous": Array(("N",)),
+        "has_memory": Array(("N", "M")),
         "names": Array(("K", joint)),
     }

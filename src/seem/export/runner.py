@@ -51,7 +51,10 @@ def decode(
     told = arrays(network, features, objects)
     n = len(objects)
     feeds = prepared | {k: told[k] for k in ("points", "kinds", "tokens", "has_token")}
-    feeds |= {k: told[k] for k in ("text", "previous", "has_previous")}
+    feeds |= {k: told[k] for k in ("text", "previous")}
+    remembers = told["has_previous"][:, None]
+    count = network.config.prompt_decoder.memory_tokens if remembers.any() else 1
+    feeds["has_memory"] = np.repeat(remembers, count, 1)
     feeds |= {"names": names.numpy(), "size": np.array(features.size, np.int32), "which": np.zeros(n, np.int32)}
     flags = ("has_drawn", "has_previous", "has_text", "has_reference")
     if any(told[flag].any() for flag in flags):
@@ -90,7 +93,7 @@ def arrays(network: SEEM, features: ImageFeatures, objects: Sequence[ObjectPromp
             out[flag][i, : len(row[name])] = 1
         for name in ("text", "drawn", "previous"):
             if (value := row[name]) is not None:
-                out[name][(i, *(slice(s) for s in value.shape))] = value
+                out[name][i][tuple(slice(s) for s in value.shape)] = value
                 out[f"has_{name}"][i] = 1
     return out
 

@@ -65,7 +65,7 @@ def as_operators(module: nn.Module) -> Iterator[dict[Any, Callable[..., Any]]]:
     """While it lasts, a module uses the operators; gives what `torch.onnx.export` needs to translate them."""
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
     hooks = [m.register_forward_hook(_tell_size) for m in convolutions]
-    tiny_vit.split_windows, tiny_vit.join_windows = split_windows, join_windows  # type: ignore[assignment]
+    tiny_vit.split_windows, tiny_vit.join_windows = split_windows, join_windows
     try:
         yield _translations()
     finally:
@@ -75,7 +75,9 @@ def as_operators(module: nn.Module) -> Iterator[dict[Any, Callable[..., Any]]]:
 
 
 def _translations() -> dict[Any, Callable[..., Any]]:
-    from onnxscript import opset20 as op
+    from onnxscript import opset20
+
+    op: Any = opset20
 
     def numbers(*values: int) -> Any:
         return op.Constant(value_ints=list(values))

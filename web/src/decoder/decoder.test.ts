@@ -100,7 +100,7 @@ describe("files", () => {
 });
 
 describe("prompts", () => {
-  const constants: Constants = { dim: 2, joint_dim: 3, max_points: 32, mask_logit: 8 };
+  const constants: Constants = { dim: 2, joint_dim: 3, max_points: 32, mask_logit: 8, memory_tokens: 8 };
   const scene: SceneFile = {
     image: "",
     weights: "",

@@ -31,6 +31,8 @@ export interface Constants {
   /** points that one prompt contributes at most */
   max_points: number;
   mask_logit: number;
+  /** rows of an object that remembers */
+  memory_tokens: number;
 }
 
 /** An embedded phrase: what POST /v1/text gives for it. */

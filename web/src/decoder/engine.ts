@@ -9,7 +9,7 @@ import { enlarge, type Size } from "./geometry";
 import { MAPS, parseScene, type SceneFile } from "./scene";
 import { DecoderError, type DecodedObject, type DecodeObject } from "./types";
 
-const FORMAT = 1;
+const FORMAT = 2;
 export const MAX_SCENES = 4; // about 16 MB each once prepared
 const MAX_MEMORIES = 512; // of one scene, 64 KB each
 const OBJECTS_PER_RUN = 8; // bounds memory; more objects go in several passes
@@ -162,11 +162,9 @@ export class Engine {
     const { dim, joint_dim: joint } = this.description;
     const [h4, w4] = [file.padded.height / 4, file.padded.width / 4];
     const n = b.count;
-    const memory = {
-      previous: this.float(b.previous, [n, h4, w4]),
-      has_previous: this.float(b.has_previous, [n]),
-      text: this.float(b.text, [n, joint]),
-    };
+    const shared = { previous: this.float(b.previous, [n, h4, w4]), text: this.float(b.text, [n, joint]) };
+    const rows = b.has_previous.includes(1) ? this.description.memory_tokens : 1; // a memory that nobody has is one row
+    const memories = Float32Array.from({ length: n * rows }, (_, i) => b.has_previous[Math.floor(i / rows)]!);
     let [stream, first] = [prepared["stream"]!, prepared["first"]!];
     const which = new Int32Array(n);
     if (b.needsMaps) {
@@ -174,7 +172,8 @@ export class Engine {
         stream,
         first,
         joint: prepared["joint"]!,
-        ...memory,
+        ...shared,
+        has_previous: this.float(b.has_previous, [n]),
         drawn: this.float(b.drawn, [n, h4, w4]),
         has_drawn: this.float(b.has_drawn, [n]),
         has_text: this.float(b.has_text, [n]),
@@ -186,7 +185,8 @@ export class Engine {
     }
     return this.graphs.decode.run({
       ...prepared,
-      ...memory,
+      ...shared,
+      has_memory: this.float(memories, [n, rows]),
       stream,
       first,
       which: this.whole(which, [n]),

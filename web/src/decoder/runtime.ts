@@ -22,7 +22,7 @@ export async function startEngine(
   backend: "webgpu" | "wasm" | null,
 ): Promise<{ engine: Engine; info: DecoderInfo }> {
   const threads = crossOriginIsolated ? (wanted ?? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1)) : 1;
-  if (backend !== "wasm" && (await hasGpu())) {
+  if (backend !== "wasm" && (await hasGpu(backend === "webgpu"))) {
     try {
       const runtime = await import("onnxruntime-web/jspi");
       configure(runtime.env, threads, gpuGlue, gpuBinary);
@@ -57,13 +57,13 @@ async function started(
   return { engine, info: { backend, threads, bytes: 0 } };
 }
 
-/** A GPU of its own: a software one is slower than wasm. The build that uses it also needs promises in wasm. */
-async function hasGpu(): Promise<boolean> {
+/** A GPU: a software one is slower than wasm, unless it is asked for. The build that uses it needs promises in wasm. */
+async function hasGpu(any: boolean): Promise<boolean> {
   if (!("Suspending" in WebAssembly)) return false;
   const gpu = (navigator as { gpu?: { requestAdapter(o: object): Promise<Adapter | null> } }).gpu;
   try {
     const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-    return adapter != null && !(adapter.isFallbackAdapter ?? adapter.info?.isFallbackAdapter ?? false);
+    return adapter != null && (any || !(adapter.isFallbackAdapter ?? adapter.info?.isFallbackAdapter ?? false));
   } catch {
     return false;
   }

@@ -130,7 +130,7 @@ export interface DecoderOptions {
   fetch?: typeof fetch;
   /** wasm threads; by default the number of cores up to 4, 1 where the page is not cross-origin isolated */
   threads?: number;
-  /** "wasm" leaves WebGPU alone */
+  /** "wasm" leaves WebGPU alone, "webgpu" takes even one in software */
   backend?: "webgpu" | "wasm";
 }
 

@@ -126,7 +126,7 @@ export const en = {
   referenceNone: "Add a second photo first: the reference is marked on another one.",
   useReference: "Find it here",
   clearMarks: "Clear marks",
-  marksN: "{n} marks",
+  marksN: "Marks: {n}",
   // strip
   photos: "Photos",
   previous: "Previous photo",
@@ -344,7 +344,7 @@ export const zh: Record<Key, string> = {
   referenceNone: "请先添加第二张照片:参考要标在另一张照片上。",
   useReference: "在这里查找",
   clearMarks: "清除标记",
-  marksN: "{n} 个标记",
+  marksN: "标记:{n}",
   photos: "照片",
   previous: "上一张照片",
   next: "下一张照片",

@@ -87,7 +87,7 @@ function describe(o: Obj): string {
   const n = o.prompts.length;
   const how = n === 0 ? "" : n === 1 ? t("onePrompt") : t("promptsN", { n });
   const area = finalOf(o.shape).area;
-  const size = t("area", { n: area.toLocaleString(language.value, { notation: "compact", maximumFractionDigits: 1 }) });
+  const size = t("area", { n: area.toLocaleString(language.value, { notation: "compact", maximumSignificantDigits: 3 }) });
   return [how, size].filter(Boolean).join(" · ");
 }
 
