@@ -3,8 +3,8 @@
     python -m benchmarks.finetune $SEEM_DATA --out runs/horses [--model FILE] [--steps 150] [--mix DATA]
 
 Writes the photos as a COCO file, calls `seem.training.finetune.finetune` with its defaults, and measures GrabCut with
-the standard robot before and after. Prints one JSON document: the report of the fine-tune, and GrabCut's figures with the
-paired bootstrap interval of their differences. A fine-tune that was stopped goes on.
+the standard robot before and after. Prints one JSON document: the report of the fine-tune, and GrabCut's figures with
+the paired bootstrap interval of their differences. A fine-tune that was stopped goes on.
 """
 
 from __future__ import annotations

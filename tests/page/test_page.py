@@ -19,7 +19,7 @@ AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
 BIG, SMALL = (347, 187), (47, 53)  # two coins
 
 
-# ---- prompts ----------------------------------------------------------------------------------------------------------
+# ---- prompts ---------------------------------------------------------------------------
 
 
 def test_a_click_gives_the_object_and_undo_takes_it_back(page: Seem) -> None:
@@ -187,7 +187,7 @@ def test_the_keyboard_alone(page: Seem) -> None:
     page.wait_objects(0)
 
 
-# ---- masks by hand, names, logs ---------------------------------------------------------------------------------------
+# ---- masks by hand, names, logs ---------------------------------------------------------------------------
 
 
 def test_brush_eraser_knobs_and_corners(page: Seem) -> None:
@@ -280,7 +280,7 @@ def choose(page: Seem, button: str, path: Path) -> None:
     chooser.value.set_files(files=[{"name": "file.json", "mimeType": "application/json", "buffer": path.read_bytes()}])
 
 
-# ---- the whole --------------------------------------------------------------------------------------------------------
+# ---- the whole ---------------------------------------------------------------------------
 
 
 def test_a_reload_restores_photos_objects_and_undo(page: Seem) -> None:

@@ -50,8 +50,7 @@ def _touched(rings: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     fine = np.zeros((shape[0] * SUPERSAMPLING, shape[1] * SUPERSAMPLING), bool)
     for ring in rings:
         fine |= geometry.rasterise_polygon(ring * SUPERSAMPLING, (fine.shape[1], fine.shape[0]))
-    touched: np.ndarray = fine.reshape(shape[0], SUPERSAMPLING, shape[1], SUPERSAMPLING).any((1, 3))
-    return touched
+    return np.asarray(fine.reshape(shape[0], SUPERSAMPLING, shape[1], SUPERSAMPLING).any((1, 3)))
 
 
 def segmentation_mask(stated: object, size: tuple[int, int], note: Callable[[str], None]) -> np.ndarray:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from seem.evaluation import interactive, referring
 from seem.evaluation.compare import compare
@@ -140,7 +140,7 @@ def _measure(
     if config.augment.size is not None:
         image = replace(network.config.image, resize="short", target=min(config.augment.size), max=None)
         network.config = replace(network.config, image=image)
-    model = Model(network, arm.name)
+    model = Model(cast(Any, network), arm.name)  # an official variant has the same interface
     dataset: Dataset = from_records(records, "set aside")
     rows = []
     for scene, target, row in interactive.objects(model, dataset):
