@@ -6,6 +6,7 @@ python -m seem.training.export RUN --config CONFIG.toml --out src/seem/weights
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -46,6 +47,8 @@ def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | No
     with torch.no_grad():
         for name, value in average.items():
             own[name].copy_(value)
+    fitted = {n: getattr(config.model, n) for n in ("match_weights", "text_score_weights") if getattr(config.model, n)}
+    model.config = dataclasses.replace(model.config, **fitted)  # of a start's config, what was fitted again
     model.load_state_dict(as_stored(model.state_dict()))  # names are embedded as they will be after loading
     model.pinned_text = dict(zip(COCO_PANOPTIC_NAMES, model.raw_text(COCO_PANOPTIC_NAMES), strict=True))
     name = config.model.name
