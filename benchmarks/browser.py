@@ -59,7 +59,8 @@ SPY = """(() => {
   };
 })()"""
 
-# Notes when the button was let go, which is when the page acts, sees the object list show a mask of another size, and waits for that frame's end.
+# Notes when the button was let go, which is when the page acts, sees the object list show a mask of another size, and
+# waits for that frame's end.
 WATCH = """() => {
   const w = (window.watched = { down: null, ms: [] });
   addEventListener("pointerup", (event) => (w.down = event.timeStamp), true);
