@@ -3,8 +3,8 @@
     python -m benchmarks.browser [--photo coffee] [--clicks 24] [--threads 2] [--decoder wasm|server]
 
 Starts `seem serve` and Chromium, opens a bundled photo and clicks on a grid of points, each with a new object, and once
-more on the same object (so that the decoder reads its memory). A click's time runs from its pointer event to the end of
-the frame in which its mask is drawn, measured inside the page. Prints one JSON document: medians, the decoder's own
+more on the same object (so that the decoder reads its memory). A click's time runs from the button's release to the end
+of the frame in which its mask is drawn, measured inside the page. Prints one JSON document: medians, the decoder's own
 share, and the machine's load while it ran. Needs Node's built page (npm run build in web/), playwright and Chromium.
 """
 
@@ -59,10 +59,11 @@ SPY = """(() => {
   };
 })()"""
 
-# Notes when the pointer went down, sees the object list show a mask of another size, and waits for that frame's end.
+# Notes when the button was let go, which is when the page acts, sees the object list show a mask of another size, and
+# waits for that frame's end.
 WATCH = """() => {
   const w = (window.watched = { down: null, ms: [] });
-  addEventListener("pointerdown", (event) => (w.down = event.timeStamp), true);
+  addEventListener("pointerup", (event) => (w.down = event.timeStamp), true);
   const drawn = () => {
     const from = w.down;
     if (from === null) return;
