@@ -34,8 +34,7 @@ TEXT_CACHE = 4096  # phrases whose embeddings are kept
 MAX_TEXT_TOKENS = 16  # word tokens of one phrase that the decoder sees
 REFERENCE_POINTS = 16
 LIKELY = 1.1  # a pixel belongs to a name from a probability of 0.25 = sigmoid(-1.1)
-MAX_PEAKS, MIN_PEAK = 24, 0.08  # of a heat map, for `propose`
-NAMED_PEAKS = 6  # the highest of them are asked for with the phrase too
+MAX_PEAKS, MIN_PEAK = 10, 0.2  # of a heat map, for `propose`
 GRID, GRID_BATCH = 16, 24  # clicks a side that look for regions, and how many are decoded together
 
 
@@ -445,29 +444,22 @@ class SEEM(nn.Module):
     def propose(self, features: ImageFeatures, phrase: str) -> ObjectQueries:
         """Regions that a phrase may name: the object queries, and objects prompted where the phrase's heat map peaks.
 
-        Each peak is a click that the model makes itself. With the phrase beside it, it gives the one object that fits
-        best; without, all candidates count, for in a crowd the phrase means more than one.
+        Each peak is a click that the model makes itself, decoded together with the phrase (text helps clicks).
 
         Returns:
             The object queries first, then what the phrase alone gives, then the clicks.
         """
         found = self.decode_objects(features)
         heat = self.text_heatmap(features, self.encode_text([phrase]).sentence)[0].sigmoid()
-        clicks = [
-            VisualPrompt("click", True, np.array([[8 * x + 4, 8 * y + 4]], np.float32))
-            for x, y in heat_peaks(heat, MAX_PEAKS, MIN_PEAK)
-        ]
-        named = [ObjectPrompt((), (phrase,)), *(ObjectPrompt((c,), (phrase,)) for c in clicks[:NAMED_PEAKS])]
-        decoded = self.decode(features, named)
-        rows = torch.arange(len(named), device=self.device)
-        parts = [
-            (found.logits, found.embeddings, found.scores),
-            *((getattr(decoded, n)[rows, decoded.selected] for n in ("logits", "embeddings", "scores")),),
-        ]
-        if clicks:
-            plain = self.decode(features, [ObjectPrompt((c,)) for c in clicks])
-            parts.append((plain.logits.flatten(0, 1), plain.embeddings.flatten(0, 1), plain.scores.flatten()))
-        logits, embeddings, scores = (torch.cat(each) for each in zip(*parts, strict=True))
+        prompts = [ObjectPrompt(texts=(phrase,))]
+        for x, y in heat_peaks(heat, MAX_PEAKS, MIN_PEAK):
+            click = VisualPrompt("click", True, np.array([[8 * x + 4, 8 * y + 4]], np.float32))
+            prompts.append(ObjectPrompt(visual=(click,), texts=(phrase,)))
+        decoded = self.decode(features, prompts)
+        rows = torch.arange(len(prompts), device=self.device)
+        logits = torch.cat([found.logits, decoded.logits[rows, decoded.selected]])
+        embeddings = torch.cat([found.embeddings, decoded.embeddings[rows, decoded.selected]])
+        scores = torch.cat([found.scores, decoded.scores[rows, decoded.selected]])
         return ObjectQueries(logits, embeddings, scores, *self.shown(heat, logits))
 
     @staticmethod
