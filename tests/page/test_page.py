@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_a_reference_on_another_photo(page: Seem, tmp_path: Path) -> None:
 def test_everything_and_a_click_keeps_a_region(page: Seem) -> None:
     page.sample("astronaut")
     page.tool("everything")
-    sync_api.expect(page.get("regions")).to_have_text("7 regions", timeout=SECONDS)
+    sync_api.expect(page.get("regions")).to_have_text(re.compile(r"^[1-9]\d* regions"), timeout=SECONDS)
     page.click(100, 300)
     page.wait_objects(1)
     assert page.names() == ["person"]
