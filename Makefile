@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev
 test-all: $(VENV)/.installed-all
 	$(BIN)/python -m pytest -q
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-all
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
