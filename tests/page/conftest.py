@@ -183,6 +183,11 @@ class Seem:
         sync_api.expect(self.get("object")).to_have_count(count, timeout=SECONDS)
         self.settle()
 
+    def wait_more_objects(self, count: int) -> None:
+        """At least so many."""
+        sync_api.expect(self.get("object").nth(count - 1)).to_be_visible(timeout=SECONDS)
+        self.settle()
+
     def export(self, fmt: str) -> Path:
         """A file of the export window."""
         self.get("export").click()

@@ -86,7 +86,7 @@ def take(browser: Any, url: str, folder: Path, work: Path) -> None:
     page.tool("text")
     page.get("text").fill("cat")
     page.get("text-all").click()
-    page.wait_objects(1)
+    page.wait_more_objects(1)
     page.page.wait_for_timeout(7000)  # the message goes
     shot("text")
     page.empty()
