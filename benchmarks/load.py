@@ -177,8 +177,8 @@ def summary(report: Report, users: int, seconds: float, limit_mb: float | None) 
     broken = list(report.broken)
     memory: dict[str, Any] = {}
     if report.memory:
-        memory = {"first_mb": round(report.memory[0]), "largest_mb": round(max(report.memory))}
-        memory |= {"last_mb": round(report.memory[-1])}
+        marks = [report.memory[round(share * (len(report.memory) - 1) / 4)] for share in range(5)]
+        memory = {"quarters_mb": [round(m) for m in marks], "largest_mb": round(max(report.memory))}
         if limit_mb is not None and max(report.memory) > limit_mb:
             broken.append(f"memory: {max(report.memory):.0f} MB, more than {limit_mb:.0f}")
     if not report.seconds.get("round"):
