@@ -200,11 +200,17 @@ def test_panoptic_layout_of_coco(model: Model, tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda d: d["annotations"][0]["segments_info"][0].update(category_id=9), "category_id 9 is not among"),
-        (lambda d: d["annotations"][0].update(image_id=9), "image_id 9 is not among"),
-        (lambda d: d["annotations"][0].update(file_name="gone.png"), "gone.png: not a readable map"),
-        (lambda d: d["annotations"][0]["segments_info"].pop(), "1.png: segment 70000 is not in both"),
-        (lambda d: d["annotations"][0]["segments_info"][0].update(id=301), "1.png: segment 300 is not in both"),
-        (lambda d: d["annotations"].append({"image_id": 1}), "annotation number 1: expected an object with segments"),
+        (lambda d: d["annotations"][0].update(image_id=9), "no annotation's image_id is among the images; first: 9"),
+        (lambda d: d["annotations"][0].update(file_name="gone.png"), "gone.png: not a readable panoptic PNG"),
+        (
+            lambda d: d["annotations"][0]["segments_info"].pop(),
+            "image 1: its PNG shows segment 70000, which is not in segments_info",
+        ),
+        (
+            lambda d: d["annotations"][0]["segments_info"][0].update(id=301),
+            "image 1: its PNG shows segment 300, which is not in segments_info",
+        ),
+        (lambda d: d["annotations"].append({"image_id": 1}), "image 1: expected one annotation, got 2"),
     ],
 )
 def test_bad_panoptic_records_are_named(tmp_path: Path, change: Callable[[dict], None], says: str) -> None:
