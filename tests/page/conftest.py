@@ -136,7 +136,6 @@ class Seem:
         while self.page.locator(".thumb").count():
             self.page.locator(".thumb").first.hover()
             self.page.locator(".thumb-close").first.click()
-        self.tool("click", force=False)
 
     def sample(self, name: str) -> None:
         if self.get(f"sample-{name}").count():
@@ -145,6 +144,7 @@ class Seem:
             self.get("add").click()
             self.page.get_by_role("button", name=name.capitalize(), exact=True).click()
         self.settle()
+        self.tool("click")
 
     def settle(self) -> None:
         """Waits until the photo is ready and no prompt waits for its mask."""
@@ -152,9 +152,8 @@ class Seem:
 
     # ---- the stage ------------------------------------------------------------------------------------------------
 
-    def tool(self, name: str, force: bool = True) -> None:
-        if force or self.get(f"tool-{name}").count():
-            self.get(f"tool-{name}").click()
+    def tool(self, name: str) -> None:
+        self.get(f"tool-{name}").click()
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the photo is in the window."""

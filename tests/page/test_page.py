@@ -87,6 +87,7 @@ def test_box_scribble_and_polygon(page: Seem) -> None:
 def test_a_text_finds_one_and_find_all_names_them(page: Seem) -> None:
     page.sample("cat")
     page.tool("text")
+    sync_api.expect(page.get("text")).to_be_focused()
     page.page.keyboard.type("cat")
     page.page.keyboard.press("Enter")
     page.wait_objects(1)
@@ -176,6 +177,7 @@ def test_the_keyboard_alone(page: Seem) -> None:
     assert iou(mask, truth("coins-big")) > 0.85
     page.page.keyboard.press("n")
     page.page.keyboard.press("b")
+    sync_api.expect(stage).to_have_attribute("data-tool", "box")
     stage.focus()
     stage.press("Enter")
     for _ in range(13):
@@ -217,6 +219,7 @@ def test_names_are_text_never_markup(page: Seem) -> None:
     page.wait_objects(1)
     evil = "<img src=x onerror=\"document.title='owned'\">"
     page.page.keyboard.press("F2")
+    sync_api.expect(page.get("name-field")).to_be_focused()
     page.get("name-field").fill(evil)
     page.get("name-field").press("Enter")
     assert page.names() == [evil]

@@ -123,3 +123,17 @@ def test_rounds_are_kept_within_a_budget_and_of_one_image() -> None:
         session.recall(names[2], "b")
     session.forget_image("a")
     assert (session.round_bytes, session.rounds, session.latest) == (0, {}, {})
+
+
+def test_rounds_of_all_sessions_are_bounded_and_unused_ones_go_first() -> None:
+    sessions = Sessions(limits(all_round_bytes=350))
+    idle, busy = sessions.open(), sessions.open()
+    logits = np.zeros((5, 5), np.float32)  # 100 bytes
+    first = [sessions.remember(idle, Round("a", i, logits)) for i in range(2)]
+    sessions.get(busy.token)
+    second = [sessions.remember(busy, Round("a", i, logits)) for i in range(3)]
+    assert idle.round_bytes + busy.round_bytes <= 350
+    assert [busy.recall(name, "a").object_id for name in second] == [0, 1, 2]
+    for name in first:
+        with pytest.raises(ApiError):
+            idle.recall(name, "a")

@@ -21,7 +21,7 @@ from seem import geometry
 from seem.geometry import mask_iou
 from seem.predict.model import Model
 from seem.serving import Client, ServerError
-from seem.serving.videos import video_suffix
+from seem.serving.videos import StoredVideo, hide_path, video_suffix
 from tests.serving.conftest import Running, png, running, wait_until
 from tests.video.clips import FRAMES, HEIGHT, WIDTH, picture, square, times_of, write_clip
 
@@ -163,6 +163,33 @@ def test_limits(clip: Path) -> None:
         assert http.post("/v1/videos", content=data, headers=BYTES).is_success
 
 
+def test_room_on_the_disk_is_shared_and_given_back(clip: Path) -> None:
+    data = clip.read_bytes()
+    with running(all_video_bytes=len(data) + 2000) as server, server.http() as one, server.http() as two:
+        kept = one.post("/v1/videos", content=data, headers=BYTES).json()["video"]
+        full = two.post("/v1/videos", content=data, headers=BYTES)
+        assert error(full) == (503, "busy") and full.headers["retry-after"] == "60"
+        for _ in range(2):  # a track replaces the one before
+            track(one, kept, {"0": {"1": [RED]}})
+            tracked = server.state.sessions.video_bytes - len(data)
+            assert 100 < tracked < 400 * FRAMES
+        one.delete(f"/v1/videos/{kept}")
+        assert server.state.sessions.video_bytes == 0
+        assert two.post("/v1/videos", content=data, headers=BYTES).is_success
+
+
+def test_a_track_that_grows_too_large_breaks_off(clip: Path) -> None:
+    data = clip.read_bytes()
+    with running() as server, server.http() as http:
+        kept = http.post("/v1/videos", content=data, headers=BYTES).json()["video"]
+        stored = next(iter(server.state.sessions.get(http.headers["X-Seem-Session"]).videos.values()))
+        stored.keep_track = lambda most: StoredVideo.keep_track(stored, 700)  # type: ignore[method-assign]
+        *rows, last = [json.loads(line) for line in track(http, kept, {"0": {"1": [RED]}}).text.splitlines()]
+        assert 0 < len(rows) < FRAMES and last["error"]["code"] == "too_large"
+        assert error(http.get(f"/v1/videos/{kept}/export", params={"format": "coco"})) == (409, "not_tracked")
+        assert server.state.sessions.video_bytes == len(data)
+
+
 def test_other_users_do_not_see_it(server: Running, video: str) -> None:
     with server.http() as other:
         for answer in (
@@ -229,3 +256,8 @@ def test_client_tracks(server: Running, clip: Path) -> None:
 )
 def test_suffix(head: bytes, suffix: str) -> None:
     assert video_suffix(head) == suffix
+
+
+def test_hide_path() -> None:
+    message = "/tmp/seem-video-a1_b/upload.mp4: broken after frame 3"
+    assert hide_path(message) == "video: broken after frame 3"

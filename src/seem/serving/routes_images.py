@@ -134,7 +134,7 @@ async def segment(digest: Digest, request: SegmentRequest, state: TheState, sess
     )
     for item, found, kept in zip(request.objects, segments, logits, strict=True):
         found["id"] = item.id
-        found["round"] = session.remember(Round(digest, item.id, kept), limits.round_bytes)
+        found["round"] = state.sessions.remember(session, Round(digest, item.id, kept))
     return SegmentsAnswer.model_validate({"image": size, "segments": segments})
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from seem.serving.errors import ApiError, not_found
+from seem.serving.errors import ApiError, busy, not_found
 from seem.serving.routes_model import ERRORS
 from seem.serving.schemas import TrackRequest, VideoAnswer
 from seem.serving.sessions import Session
@@ -38,7 +38,7 @@ async def upload(request: Request, state: TheState, session: TheSession) -> Vide
     name = secrets.token_hex(8)
     session.videos[name] = video  # counts from now on
     try:
-        await _receive(request, video)
+        await _receive(request, video, state)
         call = lambda: asyncio.to_thread(video.read_through, limits, time.monotonic)  # noqa: E731
         await state.work(state.heavy, session, call)
     except BaseException:
@@ -48,11 +48,14 @@ async def upload(request: Request, state: TheState, session: TheSession) -> Vide
     return VideoAnswer(video=name, width=video.width, height=video.height, frames=video.frames, fps=video.fps)
 
 
-async def _receive(request: Request, video: StoredVideo) -> None:
+async def _receive(request: Request, video: StoredVideo, state: State) -> None:
     """The body to the disk, a piece at a time; the format is looked at before anything is written."""
     head, file = b"", None
     try:
         async for piece in request.stream():
+            video.bytes += len(piece)
+            if state.sessions.video_bytes > state.settings.limits.all_video_bytes:
+                raise busy("there is no room for another video", 60)
             if file is not None:
                 await asyncio.to_thread(file.write, piece)
                 continue
@@ -154,7 +157,7 @@ async def _track(
 
     async def work() -> None:
         nonlocal count
-        kept = stored.keep_track()
+        kept = stored.keep_track(state.settings.limits.video_bytes)
         found = state.engine.track(stored.path, schedule, scenes)
         try:
             async for segments in found:

@@ -130,8 +130,14 @@ class Session:
         self.latest[found.digest, found.object_id] = name
         self.round_bytes += found.logits.nbytes
         while self.round_bytes > budget and len(self.rounds) > 1:
-            self._forget(next(iter(self.rounds)))
+            self.forget_oldest_round()
         return name
+
+    def forget_oldest_round(self) -> int:
+        """Returns how many bytes that freed."""
+        before = self.round_bytes
+        self._forget(next(iter(self.rounds)))
+        return before - self.round_bytes
 
     def recall(self, name: str, digest: str) -> Round:
         """A round by its id. Raises ApiError 409 if it is not, or no longer, known."""
@@ -194,6 +200,20 @@ class Sessions:
         session.used = self._clock()
         self._sessions.move_to_end(session.token)
         return session
+
+    def remember(self, session: Session, found: Round) -> str:
+        """Keeps a round and returns its id; where there is no room for all, those of unused sessions go first."""
+        name = session.remember(found, self._limits.round_bytes)
+        excess = sum(s.round_bytes for s in self._sessions.values()) - self._limits.all_round_bytes
+        for other in self._sessions.values():
+            while excess > 0 and other.rounds and (other is not session or len(other.rounds) > 1):
+                excess -= other.forget_oldest_round()
+        return name
+
+    @property
+    def video_bytes(self) -> int:
+        """Of all videos and tracks on the disk."""
+        return sum(video.bytes for session in self._sessions.values() for video in session.videos.values())
 
     def close(self, session: Session) -> None:
         self._sessions.pop(session.token, None)

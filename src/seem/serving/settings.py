@@ -23,7 +23,8 @@ class Limits:
         sessions: at once.
         session_seconds: a session that is not used for so long ends.
         memory_bytes: of all encoded scenes with their photos; least recently used ones go first.
-        round_bytes: of the mask logits that one session's rounds keep for memory prompts.
+        round_bytes, all_round_bytes: of the mask logits that one session's rounds keep for memory prompts, and that all
+            of them do.
         hot_scenes: scenes kept ready for the decoder, about 15 MB each with seem-tiny.
         queue: requests that wait for each kind of work.
         queue_per_session: of them, those of one session.
@@ -35,6 +36,8 @@ class Limits:
         work_seconds: from the queue to the result; panoptic segmentation and export have four times as long.
         video_bytes, video_frames, video_pixels, videos_per_session, video_seconds: of uploaded videos; the last is for
             reading one through.
+        all_video_bytes: of all sessions' videos, with what was tracked in them, on the disk.
+        track_seconds: to follow objects through a video, with waiting for its turn.
     """
 
     body_bytes: int = 32 * MB
@@ -48,6 +51,7 @@ class Limits:
     session_seconds: int = 3600
     memory_bytes: int = 1024 * MB
     round_bytes: int = 8 * MB
+    all_round_bytes: int = 256 * MB
     hot_scenes: int = 24
     queue: int = 64
     queue_per_session: int = 8
@@ -58,6 +62,7 @@ class Limits:
     idle_seconds: float = 10.0
     work_seconds: float = 60.0
     video_bytes: int = 256 * MB
+    all_video_bytes: int = 4096 * MB
     video_frames: int = 3000
     video_pixels: int = 1920 * 1088
     videos_per_session: int = 2

@@ -16,6 +16,7 @@ from seem.images import ImageError
 from seem.serving.errors import ApiError, busy, invalid
 from seem.serving.pools import FairPool
 from seem.serving.sessions import Session, Sessions, StoredImage
+from seem.serving.videos import hide_path
 
 if TYPE_CHECKING:
     from seem.serving.engines import Engine
@@ -110,7 +111,7 @@ class State:
         except ImageError as error:
             raise _image_error(error) from None
         except (ValueError, TypeError) as error:
-            raise invalid(str(error)) from None
+            raise invalid(hide_path(str(error))) from None
 
     async def ask(self, pool: FairPool, session: Session, operation: str, *args: Any) -> Any:
         """A method of `Worker` in a queue."""

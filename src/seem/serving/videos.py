@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tempfile
 import threading
@@ -53,12 +54,13 @@ class StoredVideo:
         width, height: of its frames, upright.
         frames: how many.
         fps: on average.
+        bytes: on the disk, of the file and of the tracks.
     """
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="seem-video-"))
         self.path = self.folder / "upload"
-        self.width = self.height = self.frames = 0
+        self.width = self.height = self.frames = self.bytes = 0
         self.fps = 0.0
         self._video: Video | None = None
         self._lock = threading.Lock()  # of the reader, which is not for two threads at once
@@ -74,7 +76,7 @@ class StoredVideo:
         try:
             self._read_through(limits, clock)
         except VideoError as error:
-            message = str(error).replace(str(self.path), "video")  # where it is kept is nobody's business
+            message = hide_path(str(error))
             raise ApiError(*((413, "too_large") if "pixels, got" in message else (422, "video")), message) from None
 
     def _read_through(self, limits: Limits, clock: Callable[[], float]) -> None:
@@ -114,9 +116,9 @@ class StoredVideo:
     def _tracked(self) -> Path:
         return self.folder / "tracked.ndjson"
 
-    def keep_track(self) -> TrackFile:
-        """A file for the lines of a new track; it replaces the last one when it is complete."""
-        return TrackFile(self.folder / "tracking.ndjson", self._tracked)
+    def keep_track(self, most: int) -> TrackFile:
+        """A file of at most so many bytes for the lines of a new track; complete, it replaces the last one."""
+        return TrackFile(self, self.folder / "tracking.ndjson", self._tracked, most)
 
     def tracked(self) -> Iterator[list[dict[str, Any]]]:
         """The segments of each frame, as they were tracked last. Raises ApiError 409 if nothing was."""
@@ -176,23 +178,32 @@ class StoredVideo:
 
 
 class TrackFile:
-    """Lines of a track while it runs."""
+    """Lines of a track while it runs; they count among the video's bytes."""
 
-    def __init__(self, temporary: Path, target: Path) -> None:
-        self._temporary, self._target = temporary, target
+    def __init__(self, video: StoredVideo, temporary: Path, target: Path, most: int) -> None:
+        self._video, self._temporary, self._target, self._most = video, temporary, target, most
         self._file = temporary.open("w", encoding="utf-8")
+        self._bytes = 0
 
     def write(self, line: str) -> None:
+        """Raises ApiError 413 if it becomes too large."""
         self._file.write(line)
+        self._bytes += len(line)  # JSON in ASCII
+        self._video.bytes += len(line)
+        if self._bytes > self._most:
+            raise ApiError(413, "too_large", f"track: expected at most {self._most} bytes of masks, got more")
 
     def finish(self) -> None:
         """It is complete."""
         self._file.close()
+        self._video.bytes -= self._target.stat().st_size if self._target.exists() else 0
         self._temporary.replace(self._target)
+        self._bytes = 0
 
     def close(self) -> None:
         """It is over, complete or not."""
         self._file.close()
+        self._video.bytes -= self._bytes
         self._temporary.unlink(missing_ok=True)
 
 
@@ -213,6 +224,11 @@ def shown(segment: dict[str, Any], size: tuple[int, int]) -> Segmentation:
     )
     result.__dict__["mask"] = read_only(geometry.rle_decode(segment["mask_rle"]))  # what the cached property holds
     return result
+
+
+def hide_path(message: str) -> str:
+    """An error's message without the place where a video is kept, which is nobody's business."""
+    return re.sub(r"\S*seem-video-[^\s:]*", "video", message)
 
 
 def schedule_from_json(prompts: Any, frames: int, limits: Limits) -> dict[int, dict[int, Sequence[Any]]]:

@@ -1,7 +1,7 @@
 /** What lies around the photo: top bar, tools, their options, the photos, messages. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import * as api from "../api";
 import * as app from "../state/app";
 import * as engine from "../state/engine";
@@ -209,7 +209,7 @@ function TextTool() {
   const text = useSignal("");
   const field = useRef<HTMLInputElement>(null);
   const wish = tools.focusText.value;
-  useEffect(() => field.current?.focus(), [wish]);
+  useLayoutEffect(() => field.current?.focus(), [wish]); // before the next key, which belongs into it
   const said = text.value.trim();
   const one = (): void => void (said && app.prompt({ type: "text", text: said }));
   const all = (): void => void (said && app.findAll(said));

@@ -1,7 +1,7 @@
 /** The objects of the photo: names, colours, what is shown and locked, and the knobs of the chosen one. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { PALETTE } from "../core/palette";
 import * as app from "../state/app";
 import type { Doc } from "../state/doc";
@@ -120,8 +120,8 @@ export function Palette() {
 function NameField({ doc, o }: { doc: Doc; o: Obj }) {
   const field = useRef<HTMLInputElement>(null);
   const likely = useSignal<string[]>([]);
+  useLayoutEffect(() => field.current?.select(), []);
   useEffect(() => {
-    field.current?.select();
     void app.candidates(doc, o).then((found) => (likely.value = found));
   }, []);
   const save = (name: string): void => {
