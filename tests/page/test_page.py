@@ -100,9 +100,9 @@ def test_a_text_finds_one_and_find_all_names_them(page: Seem) -> None:
     page.get("text-all").click()
     page.wait_more_objects(2)
     assert set(page.names()) == {"cat"}
-    page.get("text").fill("airplane")
+    page.get("text").fill("train")
     page.get("text-all").click()
-    sync_api.expect(page.get("toasts")).to_contain_text("Nothing here matches “airplane”", timeout=SECONDS)
+    sync_api.expect(page.get("toasts")).to_contain_text("Nothing here matches “train”", timeout=SECONDS)
 
 
 def test_a_reference_on_another_photo(page: Seem, tmp_path: Path) -> None:
