@@ -299,8 +299,8 @@ function Thumb({ item }: { item: app.Item }) {
   };
   return (
     <li class={`thumb ${chosen ? "chosen" : ""} ${ready ? "ready" : ""}`}>
-      <button type="button" class="thumb-open" aria-current={chosen ? "true" : undefined} title={name} aria-label={name} onClick={() => (app.activeKey.value = item.key)}>
-        {item.kind === "image" ? <Picture blob={item.doc.blob} /> : <Icon name="play" />}
+      <button type="button" class="thumb-open" aria-current={chosen ? "true" : undefined} title={name} onClick={() => (app.activeKey.value = item.key)}>
+        {item.kind === "image" ? <Picture blob={item.doc.blob} name={name} /> : <Clip name={name} />}
         {count > 0 && <span class="badge">{count}</span>}
       </button>
       <IconButton icon="close" label={t("removePhoto", { name })} onClick={remove} class="thumb-close" />
@@ -308,8 +308,17 @@ function Thumb({ item }: { item: app.Item }) {
   );
 }
 
-export function Picture({ blob }: { blob: Blob }) {
-  return <img src={useObjectUrl(blob)} alt="" loading="lazy" decoding="async" />;
+export function Picture({ blob, name }: { blob: Blob; name: string }) {
+  return <img src={useObjectUrl(blob)} alt={name} loading="lazy" decoding="async" />;
+}
+
+function Clip({ name }: { name: string }) {
+  return (
+    <>
+      <Icon name="play" />
+      <span class="visually-hidden">{name}</span>
+    </>
+  );
 }
 
 // ---- messages --------------------------------------------------------------------------------------------------------

@@ -37,8 +37,8 @@ export function Reference() {
           <ul class="reference-photos">
             {others.map((doc) => (
               <li key={doc.key}>
-                <button type="button" aria-pressed={chosen.value === doc} aria-label={doc.name} title={doc.name} onClick={() => choose(doc)} data-testid="reference-photo" data-name={doc.name}>
-                  <Picture blob={doc.blob} />
+                <button type="button" aria-pressed={chosen.value === doc} title={doc.name} onClick={() => choose(doc)} data-testid="reference-photo" data-name={doc.name}>
+                  <Picture blob={doc.blob} name={doc.name} />
                 </button>
               </li>
             ))}
