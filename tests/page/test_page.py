@@ -138,7 +138,7 @@ def test_everything_and_a_click_keeps_a_region(page: Seem) -> None:
     [mask] = page.masks("astronaut")
     assert iou(mask, truth("astronaut-person")) > 0.7
     page.get("keep-all").click()
-    page.wait_objects(7)
+    page.wait_more_objects(2)
 
 
 def test_two_objects_and_every_export(page: Seem) -> None:
