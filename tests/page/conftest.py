@@ -157,6 +157,7 @@ class Seem:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the photo is in the window."""
+        self.settle()
         stage = self.get("stage")
         view, box = json.loads(stage.get_attribute("data-view")), stage.bounding_box()
         return box["x"] + view["x"] + (x + 0.5) * view["scale"], box["y"] + view["y"] + (y + 0.5) * view["scale"]
