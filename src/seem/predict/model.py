@@ -166,9 +166,9 @@ def load(
     Args:
         name: a model's name (see `seem models`), or the path of a safetensors file.
         device: "auto" takes CUDA, else Apple's MPS, else the CPU; or what `torch.device` understands.
-        precision: of the image encoders. "float32", exact; "bfloat16", "float16" or "int8" (CPU; saves
-            memory), faster where the hardware has units for it; "auto" takes bfloat16 there, else float32. docs/fast.md says what each gains
-            and costs.
+        precision: of the image encoders. "float32", exact; "bfloat16", "float16" or "int8" (CPU; saves memory), faster
+            where the hardware has units for it; "auto" takes bfloat16 there, else float32. docs/fast.md says what
+            each gains and costs.
         compile: let `torch.compile` make kernels for the image encoders: a minute at the first image, a C++ compiler
             on the machine.
 
