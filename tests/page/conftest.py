@@ -157,9 +157,11 @@ class Seem:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the photo is in the window."""
+        ready = "canvas[data-testid=stage][data-view]"  # a clip makes a new canvas for each frame
         self.settle()
-        stage = self.get("stage")
-        view, box = json.loads(stage.get_attribute("data-view")), stage.bounding_box()
+        read = "c => ({view: JSON.parse(c.dataset.view), box: c.getBoundingClientRect().toJSON()})"
+        found = self.page.eval_on_selector(ready, read)
+        view, box = found["view"], found["box"]
         return box["x"] + view["x"] + (x + 0.5) * view["scale"], box["y"] + view["y"] + (y + 0.5) * view["scale"]
 
     def click(self, x: float, y: float, **how: Any) -> None:
