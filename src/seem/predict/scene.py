@@ -183,7 +183,12 @@ class Scene:
     def _phrase(self, phrase: str, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
         """A phrase by itself: a place chooses among instances, and the score says whether the phrase fits at all."""
         if (placed := self._placed(phrase)) is not None:
-            return self._region(*placed, names)
+            queries, q = placed
+            label: tuple[str | None, float | None] = (None, None)
+            if names is not None:
+                best = label_probabilities(self._network, queries.embeddings[q : q + 1], names)[0].max(-1)
+                label = names[int(best.indices)], float(best.values)
+            return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *label)
         if not getattr(self._network.config, "text_score_weights", ()):
             return result
         device = self._network.device
@@ -207,17 +212,15 @@ class Scene:
         chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
         return None if chosen is None else (queries, likely[chosen])
 
-    def _region(self, queries: ObjectQueries, q: int, names: Sequence[str] | None) -> Segmentation:
-        label: tuple[str | None, float | None] = (None, None)
-        if names is not None:
-            best = label_probabilities(self._network, queries.embeddings[q : q + 1], names)[0].max(-1)
-            label = names[int(best.indices)], float(best.values)
+    def _region(
+        self, queries: ObjectQueries, q: int, score: float, kind: str, label: str | None, label_score: float | None
+    ) -> Segmentation:
         return Segmentation(
             logits=_array(queries.logits[q]),
-            score=float(queries.scores[q].clamp(0, 1)),
-            score_kind="predicted_iou",
-            label=label[0],
-            label_score=label[1],
+            score=score,
+            score_kind=kind,
+            label=label,
+            label_score=label_score,
             image=self.digest,
             geometry=self.geometry,
             embedding=_array(queries.embeddings[q]),
@@ -299,19 +302,7 @@ class Scene:
             chosen = find_instances(queries, scores, threshold, limit if place is None else None)
         if place is not None and (meant := choose(place, [_array(queries.logits[q]) > 0 for q in chosen])) is not None:
             chosen = [chosen[meant]]
-        return [
-            Segmentation(
-                logits=_array(queries.logits[q]),
-                score=float(scores[q]),
-                score_kind="match",
-                label=phrase,
-                label_score=float(probabilities[q]),
-                image=self.digest,
-                geometry=self.geometry,
-                embedding=_array(queries.embeddings[q]),
-            )
-            for q in chosen
-        ]
+        return [self._region(queries, q, float(scores[q]), "match", phrase, float(probabilities[q])) for q in chosen]
 
     def instances(
         self, vocabulary: VocabularyLike | None = None, threshold: float = 0.05, limit: int = 100
@@ -344,16 +335,7 @@ class Scene:
             kept = distinct(queries.logits, scores, threshold, self._network.panoptic_rule.distinct)
         order = sorted(kept.tolist(), key=lambda q: -float(scores[q]))[:limit]
         return [
-            Segmentation(
-                logits=_array(queries.logits[q]),
-                score=float(scores[q]),
-                score_kind="match",
-                label=names[int(best.indices[q])],
-                label_score=float(best.values[q]),
-                image=self.digest,
-                geometry=self.geometry,
-                embedding=_array(queries.embeddings[q]),
-            )
+            self._region(queries, q, float(scores[q]), "match", names[int(best.indices[q])], float(best.values[q]))
             for q in order
         ]
 
