@@ -109,7 +109,9 @@ class FakeNetwork(nn.Module):
 
     panoptic_rule = PanopticRule(threshold=0.3, overlap=0.8)
 
-    def regions(self, features: FakeFeatures) -> ObjectQueries:
+    closer_look = None
+
+    def regions(self, features: FakeFeatures, photo: Tensor | None = None) -> ObjectQueries:
         return self.decode_objects(features)
 
     def decode_objects(self, features: FakeFeatures) -> ObjectQueries:

@@ -8,6 +8,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from seem.model.closer_look import CloserLookConfig
 from seem.model.image_encoder.efficientnet_lite import EfficientNetLiteConfig
 from seem.model.image_encoder.tiny_vit import TinyViTConfig
 from seem.model.sentence_encoder import SentenceEncoderConfig
@@ -73,6 +74,7 @@ class SEEMConfig:
     text_encoder: SentenceEncoderConfig = field(default_factory=SentenceEncoderConfig)
     pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
     prompt_decoder: PromptDecoderConfig = field(default_factory=PromptDecoderConfig)
+    closer_look: CloserLookConfig = field(default_factory=CloserLookConfig)
     # How sure `find` is: a logistic function of logit(named), logit(presence), logit(predicted IoU), logit(coverage)
     # and 1, fitted on the development split by benchmarks/fit_match.py; empty means the plain product.
     match_weights: tuple[float, ...] = ()

@@ -24,10 +24,15 @@ def network_input(
     """
     sizes = ImageGeometry.of((pixels.shape[1], pixels.shape[0]), config)
     small = geometry.resize_image(pixels, sizes.encoded, config.interpolation)
-    values = torch.tensor(small, device=device).permute(2, 0, 1).float()
-    mean = torch.tensor(config.mean, device=device)[:, None, None]
-    std = torch.tensor(config.std, device=device)[:, None, None]
     h, w = small.shape[:2]
     padded = torch.zeros(1, 3, sizes.padded[1], sizes.padded[0], device=device)
-    padded[0, :, :h, :w] = (values - mean) / std
+    padded[0, :, :h, :w] = normalised(small, config, device)
     return padded, (h, w)
+
+
+def normalised(pixels: np.ndarray, config: ImageConfig, device: str | torch.device = "cpu") -> Tensor:
+    """(H, W, 3) uint8 RGB -> (3, H, W) float32 with the config's mean and deviation."""
+    values = torch.tensor(pixels, device=device).permute(2, 0, 1).float()
+    mean = torch.tensor(config.mean, device=device)[:, None, None]
+    std = torch.tensor(config.std, device=device)[:, None, None]
+    return (values - mean) / std

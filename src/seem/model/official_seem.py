@@ -338,8 +338,10 @@ class OfficialSEEM(nn.Module):
         found = self._objects(features)
         return replace(found, scores=self._objectness(found.embeddings)) if self.known_names else found
 
-    def regions(self, features: OfficialFeatures) -> ObjectQueries:
-        """What panoptic segmentation chooses from."""
+    closer_look = None
+
+    def regions(self, features: OfficialFeatures, photo: Tensor | None = None) -> ObjectQueries:
+        """What panoptic segmentation chooses from; a photo is not looked at again."""
         return self.decode_objects(features)
 
     def _objectness(self, embeddings: Tensor, phrase: str | None = None) -> Tensor:

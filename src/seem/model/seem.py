@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seem.model.closer_look import CloserLook, Looked
 from seem.model.config import SEEMConfig
 from seem.model.image_encoder.efficientnet_lite import EfficientNetLite
 from seem.model.image_encoder.tiny_vit import TinyViT
@@ -124,6 +125,7 @@ class ObjectQueries:
     presence: Tensor | None = None  # (Q,)
     coverage: Tensor | None = None  # (Q,)
     score_kind: str = "predicted_iou"
+    looked: Looked | None = None  # what a closer look says of them
 
 
 class PanopticRule(NamedTuple):
@@ -155,6 +157,10 @@ class ClickRule(NamedTuple):
     smallest: int = 20
 
 
+CLOSER_RULE = ClickRule(sure=0.4, stable=0.5, smallest=9)  # lax: the closer look tells what is worth keeping
+CLOSER_OVERLAP, CLOSER_REGIONS = 0.8, 150
+
+
 def click_grid(size: tuple[int, int], side: int) -> np.ndarray:
     """(side * side, 2) float32 xy: the centres of a grid on an image of (h, w)."""
     ys, xs = ((np.arange(side) + 0.5) * length / side for length in size)
@@ -179,6 +185,30 @@ def click_masks(
         embeddings = decoded.embeddings.flatten(0, 1)[good]
         parts.append(ObjectQueries(logits[good], embeddings, scores[good], score_kind=decoded.score_kind))
     return join_queries(parts)
+
+
+def stability(logits: Tensor) -> Tensor:
+    """(Q, h, w) -> (Q,): the area at a stricter threshold over the area at a laxer one."""
+    strict, lax = ((logits > t).flatten(1).sum(1) for t in (1, -1))
+    return strict / lax.clamp_min(1)
+
+
+def unlike(regions: ObjectQueries, iou: float, count: int) -> ObjectQueries:
+    """The surest regions, at most so many, of which no two overlap by more than an IoU."""
+    masks = (regions.logits > 0).flatten(1).float()
+    areas = masks.sum(1)
+    order = regions.scores.argsort(descending=True, stable=True)
+    chosen: list[int] = []
+    for i in order.tolist():
+        if len(chosen) == count:
+            break
+        both = masks[chosen] @ masks[i]
+        if not bool((both > iou * (areas[chosen] + areas[i] - both)).any()):
+            chosen.append(i)
+    kept = torch.tensor(chosen, dtype=torch.long, device=masks.device)
+    return ObjectQueries(
+        regions.logits[kept], regions.embeddings[kept], regions.scores[kept], score_kind=regions.score_kind
+    )
 
 
 def join_queries(parts: Sequence[ObjectQueries]) -> ObjectQueries:
@@ -218,6 +248,11 @@ class SEEM(nn.Module):
         nn.init.zeros_(self.class_embed.weight)
         nn.init.zeros_(self.class_embed.bias)
         self.object_class_embed = nn.Linear(c.dim, p.joint_dim)
+        self.closer_look = (
+            CloserLook(config.closer_look, channels["s16"], channels["s32"], p.joint_dim, text_dim)
+            if config.closer_look.hidden
+            else None
+        )
         self.logit_scale = nn.Parameter(torch.tensor(2.5))  # log of the class temperature
         self.heat_scale = nn.Parameter(torch.tensor(2.3))
         self.heat_bias = nn.Parameter(torch.tensor(-4.0))
@@ -428,14 +463,33 @@ class SEEM(nn.Module):
         embeddings = self.object_embeddings(features, out)
         return ObjectQueries(out.logits[0, :, :h, :w], embeddings[0], out.iou[0].sigmoid())
 
-    def regions(self, features: ImageFeatures) -> ObjectQueries:
-        """What panoptic segmentation chooses from: the object queries, and all that a grid of clicks finds.
+    def regions(self, features: ImageFeatures, photo: Tensor | None = None) -> ObjectQueries:
+        """What panoptic segmentation and `find` choose from: all that a grid of clicks finds.
 
         Clicks are what this network does best; of their masks those stay that are sure and stable: nearly the same at a
-        stricter and a laxer threshold (Kirillov et al., arXiv 2304.02643).
+        stricter and a laxer threshold (Kirillov et al., arXiv 2304.02643). Without a closer look, the object queries
+        are there too.
+
+        Args:
+            photo: (3, H, W) normalised, at any resolution: what a closer look sees. Without it, there is none.
         """
         clicks = click_grid(features.size, GRID)
-        return join_queries([self.decode_objects(features), click_masks(self, features, clicks)])
+        if self.closer_look is None or photo is None:
+            return join_queries([self.decode_objects(features), click_masks(self, features, clicks)])
+        found = click_masks(self, features, clicks, CLOSER_RULE)
+        return self.look_closer(features, photo, unlike(found, CLOSER_OVERLAP, CLOSER_REGIONS))
+
+    def look_closer(self, features: ImageFeatures, photo: Tensor, regions: ObjectQueries) -> ObjectQueries:
+        """The same regions, with what a closer look says of them; empty ones are left out."""
+        assert self.closer_look is not None
+        h, w = features.size
+        large = F.interpolate(regions.logits[None], scale_factor=4, mode="bilinear", align_corners=False)[0, :, :h, :w]
+        masks = large > 0
+        kept = masks.flatten(1).any(1)
+        logits, embeddings, scores = regions.logits[kept], regions.embeddings[kept], regions.scores[kept]
+        seen = self.closer_look.look(self.semantic_encoder, photo, masks[kept])
+        looked = self.closer_look(seen, embeddings, scores, stability(logits))
+        return ObjectQueries(logits, embeddings, scores, score_kind=regions.score_kind, looked=looked)
 
     def object_embeddings(self, features: ImageFeatures, out: DecoderOutput) -> Tensor:
         pooled = pool_masks(features.joint, out.logits[0].sigmoid())[None]

@@ -15,6 +15,7 @@ from seem.images import ImageError, digest, load_image
 from seem.model.image_input import network_input
 from seem.model.pixel_decoder import PixelMaps
 from seem.model.seem import SEEM
+from seem.predict.closer import keep_photo
 from seem.predict.scene import Scene
 
 if TYPE_CHECKING:
@@ -60,6 +61,6 @@ def _encode_together(model: Model, network: SEEM, pixels: Sequence[np.ndarray]) 
         features = [network.project(PixelMaps(*part), size) for part, size in zip(parts, sizes, strict=True)]
     geometries = [ImageGeometry.of((each.shape[1], each.shape[0]), config) for each in pixels]
     return [
-        Scene(network, each, geometry, digest(image), model.weights)
+        Scene(network, each, geometry, digest(image), model.weights, keep_photo(network, image))
         for each, geometry, image in zip(features, geometries, pixels, strict=True)
     ]

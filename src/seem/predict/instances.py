@@ -17,6 +17,7 @@ from torch import Tensor
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 if TYPE_CHECKING:
+    from seem.model.closer_look import Looked
     from seem.model.seem import SEEM, ImageFeatures, ObjectQueries
 
 DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
@@ -25,20 +26,40 @@ NMS_IOU = 0.6  # of two masks from which they are the same object
 NMS_INSIDE = 0.7  # share of a mask inside a better one from which it is a part of that object
 
 
-def label_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str]) -> Tensor:
+def name_logits(network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Looked | None = None) -> Tensor:
+    """(N, D) class embeddings -> (N, K): how well each of K names fits, as logits.
+
+    Where there was a closer look at the regions, both have a say: a weighted mean of logits is a geometric mean of
+    probabilities.
+    """
+    first = network.class_logits(embeddings, network.encode_text(list(names)).sentence)
+    if looked is None or network.closer_look is None:
+        return first
+    look, config = network.closer_look, network.closer_look.config
+    sentences = torch.stack([sentence for sentence, _ in network.raw_text(list(names))])
+    closer = look.name_logits(looked.embeddings, look.text(sentences))
+    return (config.share * closer + (1 - config.share) * first) * config.temperature
+
+
+def label_probabilities(
+    network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Looked | None = None
+) -> Tensor:
     """(N, D) class embeddings -> (N, K): how likely each of K names is if it must be one of them."""
-    return network.class_logits(embeddings, network.encode_text(list(names)).sentence).softmax(-1)
+    return name_logits(network, embeddings, names, looked).softmax(-1)
 
 
-def match_probabilities(network: SEEM, embeddings: Tensor, names: Sequence[str]) -> Tensor:
+def match_probabilities(
+    network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Looked | None = None
+) -> Tensor:
     """(N, D) class embeddings -> (N, K + 1): how likely each of K names is; the last column is "something else"."""
     asked = network.encode_text(list(names)).sentence  # (K, D)
     known = network.encode_text(list(COCO_PANOPTIC_NAMES)).sentence  # (133, D)
     limit = getattr(network, "synonym_similarity", SYNONYM_SIMILARITY)
     similar = ((asked @ known.T) >= limit).any(0)
     contained = torch.tensor([any(contains(name, k) for name in names) for k in COCO_PANOPTIC_NAMES])
-    distractors = known[~(similar | contained.to(similar.device))]
-    probabilities = network.class_logits(embeddings, torch.cat([asked, distractors])).softmax(-1)
+    others = torch.nonzero(~(similar | contained.to(similar.device)))[:, 0].tolist()
+    distractors = [COCO_PANOPTIC_NAMES[i] for i in others]
+    probabilities = name_logits(network, embeddings, [*names, *distractors], looked).softmax(-1)
     k = len(names)
     return torch.cat([probabilities[:, :k], probabilities[:, k:].sum(1, keepdim=True)], 1)
 

@@ -11,6 +11,7 @@ from seem import images
 from seem.geometry import ImageGeometry
 from seem.model.image_input import network_input
 from seem.predict import tiles
+from seem.predict.closer import keep_photo
 from seem.predict.precision import pick_precision, speed_up
 from seem.predict.scene import Scene
 
@@ -75,7 +76,8 @@ class Model:
         values, size = network_input(pixels, self.network.config.image, self.device)
         with torch.no_grad():
             features = self.network.encode_image(values, size)
-        return Scene(self.network, features, sizes, images.digest(pixels), self.weights)
+        photo = keep_photo(self.network, pixels)
+        return Scene(self.network, features, sizes, images.digest(pixels), self.weights, photo)
 
     def encode_large(
         self,

@@ -53,7 +53,9 @@ def name_regions(
         the network has them.
     """
     names = [category.name for category in named]
-    probabilities = (label_probabilities if known else match_probabilities)(network, queries.embeddings, names)
+    probabilities = (label_probabilities if known else match_probabilities)(
+        network, queries.embeddings, names, queries.looked
+    )
     best = (probabilities * queries.scores[:, None]).max(-1)
     kept = distinct(queries.logits, best.values, threshold, iou)
     by_pixel = network.semantic_regions(features, network.encode_text(names).sentence)

@@ -20,6 +20,7 @@ from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
 from seem.predict import everything
+from seem.predict.closer import open_photo
 from seem.predict.encoding import object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
@@ -46,6 +47,7 @@ from seem.vocabulary import OTHERS, Category, VocabularyLike, parse_vocabulary
 if TYPE_CHECKING:
     import os
 
+    from seem.model.closer_look import Looked
     from seem.model.seem import SEEM, Decoded, ImageFeatures
     from seem.predict.model import Model
 
@@ -69,9 +71,18 @@ class Scene:
         geometry: the image's sizes.
     """
 
-    def __init__(self, network: SEEM, features: ImageFeatures, sizes: ImageGeometry, digest: str, weights: str) -> None:
+    def __init__(
+        self,
+        network: SEEM,
+        features: ImageFeatures,
+        sizes: ImageGeometry,
+        digest: str,
+        weights: str,
+        photo: bytes | None = None,
+    ) -> None:
         self._network = network
         self._features = features
+        self._photo = photo  # of `keep_photo`: what a closer look sees
         self.geometry = sizes
         self.digest = digest
         self.weights = weights
@@ -278,7 +289,7 @@ class Scene:
     def _regions(self) -> ObjectQueries:
         """Every region that the model sees by itself: decided by the image alone, so computed once."""
         with torch.no_grad():
-            return self._network.regions(self._features)
+            return self._network.regions(self._features, open_photo(self._network, self._photo))
 
     def find(self, text: str, threshold: float = DEFAULT_THRESHOLD, limit: int | None = None) -> list[Segmentation]:
         """Every instance that a text names, best first; an empty list if it is not there.
@@ -324,10 +335,9 @@ class Scene:
         queries = self._regions
         with torch.no_grad():
             names = [category.name for category in named]
-            if vocabulary is None:
-                probabilities = label_probabilities(self._network, queries.embeddings, names)
-            else:  # what fits none of an own vocabulary's names is none of them
-                probabilities = match_probabilities(self._network, queries.embeddings, names)
+            # what fits none of an own vocabulary's names is none of them
+            probability = label_probabilities if vocabulary is None else match_probabilities
+            probabilities = probability(self._network, queries.embeddings, names, queries.looked)
             best = probabilities.max(-1)
             is_thing = [*(category.is_thing for category in named), False][: probabilities.shape[1]]
             things = torch.tensor(is_thing, device=best.indices.device)[best.indices]
@@ -427,8 +437,10 @@ class Scene:
     ) -> list[tuple[str, float]]:
         """The most likely names of a region.
 
+        A model with a closer look takes one here: it is surer of small things than the label that `segment` gives.
+
         Args:
-            mask: (H, W) bool at the original size, or a `Segmentation` of this image (labelled as `segment` does).
+            mask: (H, W) bool at the original size, or a `Segmentation` of this image.
             vocabulary: names to choose from; COCO's 133 by default. Probabilities are among these.
             top: how many to return, at most the size of the vocabulary.
 
@@ -439,24 +451,42 @@ class Scene:
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise ValueError(f"top: expected a whole number from 1, got {top!r}")
         with torch.no_grad():
-            probabilities = label_probabilities(self._network, self._embedding(mask), names)[0]
+            embedding, inside = self._embedding(mask)
+            looked = self._look_closer(inside, embedding)
+            probabilities = label_probabilities(self._network, embedding, names, looked)[0]
             best = probabilities.topk(min(top, len(names)))
         return [(names[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
-    def _embedding(self, mask: np.ndarray | Mask | Segmentation) -> Tensor:
-        """(1, D) class embedding of a region."""
+    def _embedding(self, mask: np.ndarray | Mask | Segmentation) -> tuple[Tensor, Tensor]:
+        """(1, D) class embedding of a region, and (h, w) bool where it is on the encoded image."""
+        device = self._network.device
         if isinstance(mask, Segmentation):
             self._check_previous(mask, "mask: ")
-            return torch.tensor(mask.embedding, device=self._network.device)[None]
+            return torch.tensor(mask.embedding, device=device)[None], self._encoded_mask(torch.tensor(mask.logits))
         if not isinstance(mask, Mask):
             mask = Mask(mask)
         check(mask, self.size, "mask")
-        encoded = torch.from_numpy(self.geometry.mask_to_encoded(mask.array)).float()
+        encoded = torch.from_numpy(self.geometry.mask_to_encoded(mask.array))
         height, width = self.geometry.mask_size
         padded = torch.zeros(height * 4, width * 4)
         padded[: encoded.shape[0], : encoded.shape[1]] = encoded
-        coverage = torch.nn.functional.avg_pool2d(padded[None], 4).to(self._network.device)  # (1, h/4, w/4)
-        return self._network.embed_masks(self._features, coverage)
+        coverage = torch.nn.functional.avg_pool2d(padded[None], 4).to(device)  # (1, h/4, w/4)
+        return self._network.embed_masks(self._features, coverage), encoded
+
+    def _encoded_mask(self, logits: Tensor) -> Tensor:
+        """(h/4, w/4) logits -> (h, w) bool."""
+        large = torch.nn.functional.interpolate(logits[None, None], scale_factor=4, mode="bilinear")[0, 0] > 0
+        return large[: self.geometry.encoded[1], : self.geometry.encoded[0]]
+
+    def _look_closer(self, inside: Tensor, embedding: Tensor) -> Looked | None:
+        """What a closer look says of (h, w) bool; None if there is none to take."""
+        photo = open_photo(self._network, self._photo)
+        look = self._network.closer_look
+        if look is None or photo is None or not inside.any():
+            return None
+        seen = look.look(self._network.semantic_encoder, photo, inside[None].to(photo.device))
+        unsaid = torch.zeros(1, device=photo.device)
+        return look(seen, embedding, unsaid, unsaid)
 
     def session(self) -> Session:
         """An interactive session: objects, rounds, undo and redo."""

@@ -29,6 +29,7 @@ from seem import geometry, images
 from seem.geometry import MASK_STRIDE, ImageGeometry
 from seem.model.image_input import network_input
 from seem.predict import everything as everything_mode
+from seem.predict.closer import keep_photo
 from seem.predict.instances import DEFAULT_THRESHOLD, NMS_INSIDE, NMS_IOU
 from seem.predict.panoptic import BEHIND, STUFF_AREA, STUFF_SCORE, Panoptic, PanopticSegment, name_regions
 from seem.predict.scene import Previous, Scene, check_limit, check_list, check_prompts, check_unit, find_vocabulary
@@ -332,7 +333,8 @@ class TiledScene:
         values, size = network_input(self._pixels[y0:y1, x0:x1], self._network.config.image, self._network.device)
         with torch.no_grad():
             features = self._network.encode_image(values, size)
-        made = Scene(self._network, features, self._sizes(window), self.digest, self.weights)
+        photo = keep_photo(self._network, self._pixels[y0:y1, x0:x1])
+        made = Scene(self._network, features, self._sizes(window), self.digest, self.weights, photo)
         with self._lock:
             self.encoded += 1
             if window not in self._scenes:

@@ -180,6 +180,23 @@ def export(
 
 
 @train_app.command()
+def look(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Folder of what is collected, and of the weights.")],
+) -> None:
+    """Teach a model its closer look: names of regions seen enlarged, and which of them are whole things.
+
+    \b
+    Example:
+      seem train look configs/seem-tiny-look.toml --out runs/look
+    """
+    from seem.training.closer import LookConfig, train_look
+
+    with _one_line_errors():
+        typer.echo(json.dumps(train_look(LookConfig.read(config), out, typer.echo), indent=1))
+
+
+@train_app.command()
 def ablation(
     name: Annotated[str, typer.Argument(help="memory, negatives, matching or start.")],
     config: Config,

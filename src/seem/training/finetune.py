@@ -24,6 +24,7 @@ from seem.data.coco import read_coco
 from seem.data.layouts import read_dataset
 from seem.data.records import Record, RecordError, Repairs, Rules, write_records
 from seem.data.split import split
+from seem.model.closer_look import CloserLookConfig
 from seem.model.prompting import ObjectPrompt, VisualPrompt
 from seem.model.seem import ImageFeatures
 from seem.predict.model import Model
@@ -204,6 +205,9 @@ def finetune(
     assert isinstance(run.task, FinetuneTask)
     network = run.task.model.cpu().eval()
     network.own_names = tuple(dict.fromkeys([*before.network.own_names, *(n for n in names if n not in KNOWN)]))
+    if network.own_names:  # the closer look does not know them, and would outvote what was just learned
+        network.closer_look = None
+        network.config = replace(network.config, closer_look=CloserLookConfig())
     extra = {"own_names": list(network.own_names), "start": start, "step": run.step}
     save_model(network, out / "model.safetensors", None, extra)
     after = Model(load_network(out / "model.safetensors")[0], "after")

@@ -51,7 +51,7 @@ from seem.training.warm_start import warm_start
 if TYPE_CHECKING:
     from seem.training.paper.config import PaperConfig
 
-FROZEN = ("image_encoder.", "semantic_encoder.", "text_encoder.", "visual_sampler.position.")
+FROZEN = ("image_encoder.", "semantic_encoder.", "text_encoder.", "visual_sampler.position.", "closer_look.")
 WARM = (  # parts that begin with SAM's weights learn more slowly
     "prompt_decoder.two_way.",
     "prompt_decoder.final_",
