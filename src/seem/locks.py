@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 class BusyError(ValueError):
@@ -19,18 +20,7 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         BusyError: somebody holds it.
     """
-    with path.open("ab") as file:
-        try:
-            if os.name == "nt":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(f"{path}: held by another run") from None
+    with _locked(path):
         try:
             yield
         finally:
@@ -38,3 +28,31 @@ def exclusive(path: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
     if os.name == "nt":  # there an open file cannot be removed
         path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The open file at a path, locked by us."""
+    while True:
+        file = path.open("ab")
+        try:
+            _lock(file)
+            if os.name == "nt" or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # its last holder removed it between our opening and locking it: lock the next one
+        except OSError:
+            file.close()
+            raise BusyError(f"{path}: held by another run") from None
+        file.close()
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Raises OSError if somebody holds it."""
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

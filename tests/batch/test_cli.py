@@ -290,6 +290,63 @@ def test_a_short_write_leaves_no_part_of_a_line(tmp_path: Path) -> None:
     assert path.read_bytes() == b"whole\n"
 
 
+# ---- large images -------------------------------------------------------------------------------------------------
+
+
+def write_large(path: Path) -> np.ndarray:
+    """640 x 480, grey, with a red square of 30 pixels."""
+    pixels = np.full((480, 640, 3), 128, np.uint8)
+    pixels[300:330, 500:530] = (240, 10, 10)
+    path.parent.mkdir()
+    Image.fromarray(pixels).save(path)
+    return (pixels[:, :, 0] == 240) & (pixels[:, :, 1] == 10)
+
+
+def test_large_images_are_looked_at_in_tiles(run: Run, folder: Path, network: FakeNetwork) -> None:
+    from seem.predict.model import Model
+    from seem.prompts import Click
+    from tests.fakes import WEIGHTS
+
+    square = write_large(folder / "large" / "a.png")
+    command = ("large", "--click", "515,315", "--json", "--out")
+    assert run(*command, "plain")[0] == 0
+    assert run(*command, "tiled", "--tiles", "160")[0] == 0
+    plain, tiled = (
+        geometry.rle_decode(coco(folder / out)["annotations"][0]["segmentation"]) for out in ("plain", "tiled")
+    )
+    assert mask_iou(tiled, square) > max(0.85, mask_iou(plain, square) + 0.2)
+    model = Model(network, WEIGHTS)  # type: ignore[arg-type]
+    expected = model.encode_large("large/a.png", 160).segment(Click(515, 315))
+    assert np.array_equal(tiled, expected.mask)
+    code, _, err = run(*command, "tiled", "--tiles", "320")
+    assert (code, err.count("\n")) == (2, 1) and "holds a run with tiles 160, not 320" in err
+
+
+def test_tiles_of_everything_and_panoptic(run: Run, folder: Path) -> None:
+    square = write_large(folder / "large" / "a.png")
+    assert run("large", "--everything", "--points", "4", "--tiles", "160", "--out", "all")[0] == 0
+    masks = [geometry.rle_decode(a["segmentation"]) for a in coco(folder / "all")["annotations"]]
+    assert max(mask_iou(mask, square) for mask in masks) > 0.85
+    options = ("--panoptic", "--vocabulary", "red,grey:stuff", "--tiles", "160")
+    assert run("large", *options, "--out", "map")[0] == 0
+    assert coco(folder / "map")["annotations"][0]["segments_info"]
+
+
+def test_a_worker_of_the_cluster_does_both_parts_of_a_large_image(run: Run, folder: Path) -> None:
+    from seem.batch.job import Job
+    from seem.batch.ray_engine import Both
+    from tests.fakes import WEIGHTS
+
+    write_large(folder / "large" / "a.png")
+    assert run("large", "--click", "515,315", "--tiles", "160", "--out", "local")[0] == 0
+    objects = [{"id": 1, "prompts": [{"type": "click", "x": 515, "y": 315}]}]
+    actor = Both(Job("prompts", "fake", WEIGHTS, objects=objects, tiles=160), str(folder), None)
+    batch = {"index": [0, 1], "source": ["large/a.png", "large/none.png"], "objects": ["", ""]}
+    rows = [json.loads(text) for made in actor(batch) for text in made["row"]]
+    assert rows[0]["segments"][0]["mask_rle"] == coco(folder / "local")["annotations"][0]["segmentation"]
+    assert "none.png" in rows[1]["error"]
+
+
 # ---- the cache ----------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +386,8 @@ def test_scenes_are_encoded_once_for_all_runs(run: Run, folder: Path, network: F
         (["photos", "--text", "red", "--points", "3"], "--points: expected it with --everything"),
         (["photos", "--prompts", "none.jsonl"], "none.jsonl"),
         (["photos", "--text", ""], "--text"),
+        (["photos", "--text", "red", "--tiles", "9"], "--tiles: expected 64 pixels or more, got 9"),
+        (["photos", "--text", "red", "--tiles", "256", "--cache", "1GB"], "--cache: expected no --tiles beside it"),
         (["memory://nowhere/*.jpg", "--text", "red"], "found none"),
     ],
 )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import seem
 from seem.geometry import ImageGeometry, mask_iou
 from seem.images import ImageError, load_image
 from seem.model.config import ImageConfig
@@ -294,6 +299,84 @@ def test_a_small_budget_gives_the_same_bits(model: Model, picture: np.ndarray) -
         click = Click((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         assert np.array_equal(large.segment(click).logits, small.segment(click).logits)
     assert small._bytes <= 60_000 and small.encoded > len(small._scenes)
+
+
+# ---- saved or sent ------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load(model: Model, tiled: TiledScene, picture: np.ndarray, tmp_path: Path) -> None:
+    clicks = [[Click((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)] for box in (RED, BLUE)]
+    first = tiled.segment_all(clicks)
+    tiled.save(tmp_path / "large.scene")
+    again = seem.TiledScene.load(tmp_path / "large.scene", model, picture)
+    assert (again.size, again.digest, again.weights, again.levels) == (
+        tiled.size,
+        tiled.digest,
+        tiled.weights,
+        tiled.levels,
+    )
+    for a, b in zip(first, again.segment_all(clicks), strict=True):
+        assert mask_iou(a.mask, b.mask) > 0.99
+    assert again.encoded == 0  # nothing that was known is encoded again
+    assert again.to_bytes() == tiled.to_bytes()
+    assert [r.label for r in again.find("green")] == ["green"]  # in windows that the file does not hold
+    assert again.encoded > 0
+
+
+def test_a_loaded_scene_keeps_its_budget(model: Model, tiled: TiledScene, picture: np.ndarray) -> None:
+    tiled.find("red")
+    small = seem.TiledScene.from_bytes(tiled.to_bytes(), model, picture, cache_bytes=60_000)
+    assert 0 < len(small._scenes) < len(tiled._scenes) and small._bytes <= 60_000
+
+
+def test_a_scene_that_nothing_was_asked_of(model: Model, tiled: TiledScene, picture: np.ndarray) -> None:
+    again = seem.TiledScene.from_bytes(tiled.to_bytes(), model, picture)
+    assert mask_iou(again.segment(Click(150, 140)).mask, box_mask(RED)) > 0.85
+
+
+def test_files_that_are_refused(model: Model, tiled: TiledScene, picture: np.ndarray) -> None:
+    tiled.segment(Click(150, 140))
+    data = tiled.to_bytes()
+    tensors = safetensors.torch.load(data)
+    header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["seem.scene"])
+
+    def changed(**changes: Any) -> bytes:
+        return safetensors.torch.save(tensors, {"seem.scene": json.dumps(header | changes)})
+
+    def other(tensors: dict[str, Any]) -> bytes:
+        return safetensors.torch.save(tensors, {"seem.scene": json.dumps(header)})
+
+    cases: list[tuple[bytes, str]] = [
+        (b"", "expected a safetensors file"),
+        (data[: len(data) // 2], "scene: expected"),
+        (model.encode(picture).to_bytes(), "expected a file of TiledScene.save, got a file of Scene.save"),
+        (changed(version=2), "expected format version 1, got 2"),
+        (changed(weights="sha256:other"), "expected one of the weights"),
+        (changed(original=[10**6, 10**6]), "of at most 1000000000 pixels"),
+        (changed(tile=8), "expected a tile of 64 pixels or more, got 8"),
+        (changed(tile="160"), "expected a tile of 64 pixels"),
+        (changed(tile=True), "expected a tile of 64 pixels"),
+        (changed(windows=None), "of windows in 640x480, got None"),
+        (changed(windows=[[0, 0, 641, 9]]), "of windows in 640x480, got [[0, 0, 641, 9]]"),
+        (changed(windows=[[5, 0, 5, 9]]), "of windows in 640x480"),
+        (changed(windows=[*header["windows"], [0, 0, 64, 64]]), "expected this model's features"),
+        (changed(windows=[]), "expected tensors of 0 windows"),
+        (changed(windows=[[0, 0, 64, 32]] * len(header["windows"])), "expected this model's features"),
+        (other({"colours": tensors["0/colours"]}), "expected tensors of"),
+        (other({**tensors, "-1/colours": tensors["0/colours"].clone()}), "expected tensors of"),
+        (other({**tensors, "0/more": tensors["0/colours"].clone()}), "expected this model's features"),
+        (other({**tensors, "0/colours": tensors["0/colours"] * float("nan")}), "expected this model's features"),
+    ]
+    for broken, message in cases:
+        with pytest.raises(ValueError, match="scene: expected") as caught:
+            seem.TiledScene.from_bytes(broken, model, picture)
+        assert message in str(caught.value)
+    with pytest.raises(ValueError, match=r"expected a file of Scene\.save, got a file of TiledScene.save"):
+        seem.Scene.from_bytes(data, model)
+    with pytest.raises(ValueError, match="image: expected the one of the scene"):
+        seem.TiledScene.from_bytes(data, model, picture[:, ::-1])
+    with pytest.raises(ImageError):
+        seem.TiledScene.from_bytes(data, model, "missing.png")
 
 
 def test_more_pixels_than_pillow_allows_if_the_caller_says_so() -> None:

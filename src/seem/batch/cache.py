@@ -15,7 +15,7 @@ import threading
 import uuid
 from pathlib import Path
 
-from seem.predict.scene import SCENE_VERSION
+from seem.predict.scene_files import SCENE_VERSION
 
 KEEP = 0.9  # of the budget is left after files were removed
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -34,6 +34,7 @@ from seem.options import (
     ScribbleOption,
     ScribbleWidthOption,
     TextOption,
+    TilesOption,
     VocabularyOption,
     encode,
     input_errors,
@@ -104,6 +105,7 @@ def batch(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many results of a phrase, or of --everything.")] = None,
     points: Annotated[int | None, typer.Option(help="Clicks a side of --everything.")] = None,
+    tiles: TilesOption = None,
     kind: Annotated[str, typer.Option("--format", metavar="coco|parquet|png", help="What is written.")] = "coco",
     shard_size: Annotated[int, typer.Option(min=1, help="Photos of a file of results.")] = 500,
     engine: Annotated[str, typer.Option(metavar="local|ray", help="Where the work is done.")] = "local",
@@ -154,6 +156,7 @@ def batch(
         raise InputError(
             f"expected one of: prompts such as --text, --prompts FILE, --panoptic, --everything; got {got}"
         )
+    _check_tiles(tiles, cache)
     options = _options(panoptic, everything, threshold, limit, points)
     names = parse_names(vocabulary)
     scenes_at = _open_cache(cache, cache_dir)
@@ -180,6 +183,7 @@ def batch(
         objects=objects,
         vocabulary=names,
         options=options,
+        tiles=tiles,
         references={s.digest: s.to_bytes() for s in scenes.values()},
     )
     store = _open_store(out, job, loaded, own, kind, shard_size)
@@ -206,6 +210,17 @@ def _options(
         raise InputError(f"--points: expected 1 to 128, got {points}")
     given = {"threshold": threshold, "limit": limit, "points_per_side": points}
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _check_tiles(tiles: int | None, cache: str | None) -> None:
+    if tiles is None:
+        return
+    from seem.predict.tiles import SMALLEST_TILE
+
+    if tiles < SMALLEST_TILE:
+        raise InputError(f"--tiles: expected {SMALLEST_TILE} pixels or more, got {tiles}")
+    if cache is not None:
+        raise InputError("--cache: expected no --tiles beside it; parts of large images are not cached")
 
 
 def _objects(drawn: list[Any], texts: list[Any], pairs: list[tuple[Scene, Any]]) -> Objects:

@@ -11,13 +11,15 @@ from seem.batch.job import Item, Row
 from seem.batch.worker import Loaded, Worker
 
 READERS, AHEAD = 4, 8  # threads that read, and photos in memory at most
+LARGE_AHEAD = 1  # where a photo may take gigabytes
 
 
 def run_local(worker: Worker, items: Iterable[Item]) -> Iterator[Row]:
     """Results in the order of the items."""
     queue = iter(items)
+    ahead = AHEAD if worker.job.tiles is None else LARGE_AHEAD
     with ThreadPoolExecutor(READERS, "seem-read") as pool:
-        waiting: deque[Future[Loaded]] = deque(pool.submit(worker.load, item) for item in islice(queue, AHEAD))
+        waiting: deque[Future[Loaded]] = deque(pool.submit(worker.load, item) for item in islice(queue, ahead))
         try:
             while waiting:
                 loaded = waiting.popleft().result()

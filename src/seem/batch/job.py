@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from seem.predict.model import Model
     from seem.predict.scene import Scene
     from seem.predict.segmentation import Segmentation
+    from seem.predict.tiles import TiledScene
 
 KINDS = ("prompts", "panoptic", "everything")
 OWN_CATEGORIES = 1000  # ids of names that COCO does not have start after this
@@ -49,6 +50,7 @@ class Job:
         objects: of "prompts": what is asked of every photo, unless each has its own.
         vocabulary: names for labels; of "panoptic", what the photo is divided into. None: COCO's, and the model's own.
         options: keyword arguments of `Scene.find`, `panoptic` or `everything`.
+        tiles: pixels of a tile's side, where photos are looked at as large images; see `Model.encode_large`.
         references: other photos that prompts show regions of: digest -> `Scene.to_bytes`.
     """
 
@@ -59,6 +61,7 @@ class Job:
     objects: Objects = field(default_factory=list)
     vocabulary: Sequence[str | tuple[str, str]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    tiles: int | None = None
     references: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def identity(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class Job:
             "objects": self.objects,
             "vocabulary": names,
             "options": dict(self.options),
+            "tiles": self.tiles,
         }
 
     def categories(self, model: Model, phrases: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -98,7 +102,9 @@ def phrases_of(objects: Objects) -> list[str]:
     return list(dict.fromkeys(Text(p["text"]).phrase for prompts in named for p in prompts))
 
 
-def answer(scene: Scene, job: Job, objects: Objects, reference: Callable[[str], Scene]) -> list[dict[str, Any]]:
+def answer(
+    scene: Scene | TiledScene, job: Job, objects: Objects, reference: Callable[[str], Scene]
+) -> list[dict[str, Any]]:
     """What a scene answers, as JSON: {"id", "label", "label_score", "score", "box", "area", "mask_rle", …} each.
 
     Raises:

@@ -2,6 +2,8 @@
 
     photos --read, encode (actors; a GPU or a core each)--> scenes --decode (actors, a core each)--> rows
 
+With tiles one pool does both, since what of a large photo is encoded depends on what is asked of it.
+
 Both pools grow while there is work and room, and shrink when there is not. Scenes wait in Ray's object store; when it
 fills up, encoding waits for decoding, and decoding for this process. What a worker that died was doing is done again
 elsewhere; a photo that comes back twice counts once (`Store.add`).
@@ -70,6 +72,15 @@ class Decode(_Actor):
             yield {"row": [json.dumps(row)]}
 
 
+class Both(_Actor):
+    """Columns as of `Encode` -> "row", JSON: encoded and decoded in one place."""
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for index, source, objects in zip(batch["index"], batch["source"], batch["objects"], strict=True):
+            item = Item(int(index), str(source), json.loads(objects) if objects else None)
+            yield {"row": [json.dumps(self.worker.work(self.worker.load(item)))]}
+
+
 def run_ray(
     job: Job, items: Sequence[Item], scenes_at: tuple[Path, int] | None = None, workers: int | None = None
 ) -> Iterator[Row]:
@@ -93,13 +104,16 @@ def run_ray(
     blocks = min(MAX_BLOCKS, -(-len(rows) // BLOCK))
     most = workers or _fitting(resources, gpu)
     share = LIGHT if job.kind == "prompts" else 1
-    data = (
-        ray.data.from_items(rows, override_num_blocks=blocks)
-        .map_batches(Encode, batch_size=None, fn_constructor_args=(encode_job, os.getcwd(), scenes_at),
-                     concurrency=(1, most), num_gpus=1 if gpu else None, num_cpus=None if gpu else 1)
-        .map_batches(Decode, batch_size=None, fn_constructor_args=(decode_job, os.getcwd(), None),
-                     concurrency=(1, most), num_cpus=share)
+    data = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        Encode if job.tiles is None else Both, batch_size=None, concurrency=(1, most),
+        fn_constructor_args=(encode_job, os.getcwd(), scenes_at), num_gpus=1 if gpu else None,
+        num_cpus=None if gpu else 1,
     )  # fmt: skip
+    if job.tiles is None:
+        data = data.map_batches(
+            Decode, batch_size=None, concurrency=(1, most), num_cpus=share,
+            fn_constructor_args=(decode_job, os.getcwd(), None),
+        )  # fmt: skip
     for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
         for text in batch["row"]:
             yield json.loads(str(text))

@@ -22,17 +22,15 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from seem.batch.job import Row
+from seem.locks import BusyError, exclusive
 
 VERSION = 1
-
-
-class Busy(ValueError):
-    """Another run writes to the folder."""
 
 
 @dataclass
@@ -68,7 +66,7 @@ class Store:
         shard_size: photos of a shard.
 
     Raises:
-        Busy: another run writes to it.
+        seem.locks.BusyError: another run writes to it.
         ValueError: it holds a run that asks something else, or files that are no run's.
     """
 
@@ -88,17 +86,15 @@ class Store:
             if any(not name.startswith(".") for name in strangers):
                 raise ValueError(f"expected a new or empty folder, or one of a run, got {self.folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder / ".lock")
-        try:
+        with ExitStack() as ours:
+            self._hold(ours)
             self._check_job()
             for name in ("journal", "done", "shards"):
                 (self.folder / name).mkdir(exist_ok=True)
             for leftover in (*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")):
                 leftover.unlink()
             self._read()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = ours.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -106,6 +102,13 @@ class Store:
             if shard.journal is not None:
                 shard.journal.close()
         self._lock.close()
+
+    def _hold(self, ours: ExitStack) -> None:
+        """The folder, until the stack is closed."""
+        try:
+            ours.enter_context(exclusive(self.folder / ".lock"))
+        except BusyError:
+            raise BusyError(f"another run writes to {self.folder}; wait for it, or use another folder") from None
 
     # ---- what was there -------------------------------------------------------------------------------------------
 
@@ -265,21 +268,3 @@ def _append(file: IO[bytes], data: bytes) -> None:
 
 def _line(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """The open file whose lock is ours until it is closed or the process ends, however it ends. Raises Busy."""
-    file = path.open("ab")
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise Busy(f"another run writes to {path.parent}; wait for it, or use another folder") from None
-    return file

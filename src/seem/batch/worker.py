@@ -1,7 +1,8 @@
 """The work on one photo: read, encode, decode. Every engine does exactly this, so their results are the same bits.
 
-Masks are always decoded from the scene as it is saved, in half precision: then it does not matter whether a scene was
-just encoded, came from the cache, or travelled from another machine.
+Masks of a photo are always decoded from its scene as it is saved, in half precision: then it does not matter whether a
+scene was just encoded, came from the cache, or travelled from another machine. With tiles the parts of a photo are
+encoded as they are asked for, so there is no scene that could be kept or sent.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 from seem.batch.cache import SceneCache
 from seem.batch.job import Item, Job, Row, answer
 from seem.batch.listing import read_photo
+from seem.predict import tiles
 from seem.predict.model import Model
 from seem.predict.scene import Scene
+from seem.predict.tiles import TiledScene
 
 BAD_PHOTO = (ValueError, TypeError, OSError)  # what one photo or its prompts can be blamed for
 
@@ -41,7 +44,8 @@ class Worker:
         from seem import images
 
         try:
-            pixels = images.load_image(read_photo(item.source), self.model.max_pixels)
+            most = self.model.max_pixels if self.job.tiles is None else tiles.MAX_PIXELS
+            pixels = images.load_image(read_photo(item.source), most)
         except BAD_PHOTO as error:
             return Loaded(item, error=str(error))
         digest = images.digest(pixels)
@@ -57,7 +61,7 @@ class Worker:
             self.cache.put(loaded.digest, self.model.weights, data)
         return data
 
-    def decode(self, item: Item, scene: Scene) -> Row:
+    def decode(self, item: Item, scene: Scene | TiledScene) -> Row:
         """{"index", "image", "digest", "width", "height", "segments"}, or {"index", "image", "error"}."""
         row: Row = {"index": item.index, "image": item.source}
         try:
@@ -72,6 +76,8 @@ class Worker:
         """Encode and decode one photo."""
         if loaded.error:
             return error_row(loaded.item, loaded.error)
+        if self.job.tiles is not None:
+            return self.decode(loaded.item, self.model.encode_large(loaded.pixels, self.job.tiles, tiles.MAX_PIXELS))
         try:
             scene = Scene.from_bytes(self.encode(loaded), self.model)
         except ValueError:  # a broken file of the cache

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -39,6 +35,7 @@ from seem.predict.panoptic import (
     stuff_regions,
 )
 from seem.predict.places import choose, parse_place
+from seem.predict.scene_files import make_features, read_header, read_tensors, write_scene
 from seem.predict.segmentation import Segmentation, read_only
 from seem.predict.session import Session
 from seem.prompts import MAX_PROMPTS, PROMPT_TYPES, Mask, Prompt, Reference, Text, check, is_positive
@@ -51,10 +48,8 @@ if TYPE_CHECKING:
     from seem.model.seem import SEEM, Decoded, ImageFeatures
     from seem.predict.model import Model
 
-SCENE_VERSION = 1
 OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
 PLACE_SHARE = 0.4  # of the likeliest region's score, from which others are instances too; development split
-MAX_HEADER = 1 << 20  # bytes of a scene file's header
 
 Previous = Segmentation | np.ndarray
 
@@ -500,14 +495,13 @@ class Scene:
         It holds the features, the sizes and hashes, not the photo, and needs the same weights to be used again.
         """
         header = {
-            "version": SCENE_VERSION,
             "weights": self.weights,
             "image": self.digest,
             "original": self.geometry.original,
             "encoded": self.geometry.encoded,
             "padded": self.geometry.padded,
         }
-        return safetensors.torch.save(self._features.to_tensors(), {"seem.scene": json.dumps(header)})
+        return write_scene(header, self._features.to_tensors())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_bytes` to a file."""
@@ -524,50 +518,18 @@ class Scene:
         Raises:
             ValueError: not a scene, another version, other weights, or sizes and tensors that do not fit each other.
         """
-        header = _scene_header(data)
-        if header.get("version") != SCENE_VERSION:
-            raise ValueError(f"scene: expected format version {SCENE_VERSION}, got {_show(header.get('version'))}")
-        if header.get("weights") != model.weights:
-            raise ValueError(f"scene: expected one of the weights {model.weights}, got {_show(header.get('weights'))}")
-        digest = header.get("image")
-        if not isinstance(digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-            raise ValueError(f'scene: expected the image as "sha256:" and 64 hex digits, got {_show(digest)}')
-        original: Any = header.get("original")
-        whole = isinstance(original, list) and len(original) == 2 and all(type(s) is int and s > 0 for s in original)
-        if not whole or original[0] * original[1] > model.max_pixels:
-            raise ValueError(
-                f"scene: expected [width, height] of at most {model.max_pixels} pixels, got {_show(original)}"
-            )
-        sizes = ImageGeometry.of((original[0], original[1]), model.network.config.image)
+        header = read_header(data, model, None, model.max_pixels)
+        width, height = header["original"]
+        sizes = ImageGeometry.of((width, height), model.network.config.image)
         if [header.get("encoded"), header.get("padded")] != [list(sizes.encoded), list(sizes.padded)]:
             raise ValueError(f"scene: expected encoded size {sizes.encoded}, got {_show(header.get('encoded'))}")
-        width, height = sizes.encoded
-        try:
-            tensors = safetensors.torch.load(data)
-            with torch.no_grad():
-                features = model.network.features_type.from_tensors(model.network, tensors, (height, width))
-        except (safetensors.SafetensorError, ValueError, KeyError) as error:
-            raise ValueError(f"scene: expected this model's features, got: {error}") from None
-        return cls(model.network, features, sizes, digest, model.weights)
+        features = make_features(read_tensors(data), sizes, model)
+        return cls(model.network, features, sizes, header["image"], model.weights)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> Scene:
         """The scene in a file that `save` wrote. Raises ValueError as `from_bytes`, and OSError."""
         return cls.from_bytes(Path(path).read_bytes(), model)
-
-
-def _scene_header(data: bytes) -> dict[str, Any]:
-    """The JSON header, read without trusting any length in the file."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 0 < length <= min(len(data) - 8, MAX_HEADER):
-        raise ValueError(f"scene: expected a safetensors file, got {len(data)} bytes of something else")
-    try:
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["seem.scene"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError("scene: expected a file that Scene.save wrote, got no scene header") from None
-    if not isinstance(header, dict):
-        raise ValueError("scene: expected a JSON object as header, got something else")
-    return header
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -33,12 +34,15 @@ from seem.predict.closer import keep_photo
 from seem.predict.instances import DEFAULT_THRESHOLD, NMS_INSIDE, NMS_IOU
 from seem.predict.panoptic import BEHIND, STUFF_AREA, STUFF_SCORE, Panoptic, PanopticSegment, name_regions
 from seem.predict.scene import Previous, Scene, check_limit, check_list, check_prompts, check_unit, find_vocabulary
+from seem.predict.scene_files import is_integers, make_features, read_header, read_tensors, write_scene
 from seem.predict.segmentation import Segmentation, read_only
 from seem.predict.session import Session
 from seem.prompts import Box, Click, Mask, Polygon, Prompt, Reference, Scribble, Text, check, is_positive
 from seem.vocabulary import OTHERS, Category, VocabularyLike
 
 if TYPE_CHECKING:
+    import os
+
     from seem.predict.model import Model
 
 TILE = 1024  # pixels, of a tile's side
@@ -48,6 +52,7 @@ CACHE_BYTES = 1 << 30  # of encoded windows
 OVERLAP = 0.25  # of a tile's side, that two tiles share at least
 ROOM = 2  # a window is at least so many times as large as what a prompt says of the object
 TINY, ZOOMED = 8, 4  # what is less than 1/8 of its window is looked at again, in a window 4 times its size or more
+KIND = "tiled"  # of a scene's file
 ENLARGED = 4  # encoded pixels for a pixel, at most
 AGREED = 0.3  # the closer look counts if its IoU with the first is at least that
 COARSER = 0.95  # what a score is worth in a window twice as large
@@ -337,12 +342,17 @@ class TiledScene:
         made = Scene(self._network, features, self._sizes(window), self.digest, self.weights, photo)
         with self._lock:
             self.encoded += 1
+        self._keep(window, made)
+        return made
+
+    def _keep(self, window: Window, scene: Scene) -> None:
+        """Within the budget; the least recently used go."""
+        with self._lock:
             if window not in self._scenes:
-                self._scenes[window] = made, _bytes_of(features)
+                self._scenes[window] = scene, _bytes_of(scene._features)
                 self._bytes += self._scenes[window][1]
             while self._bytes > self._budget and len(self._scenes) > 1:
                 self._bytes -= self._scenes.popitem(last=False)[1][1]
-        return made
 
     # ---- prompted -------------------------------------------------------------------------------------------------
 
@@ -686,6 +696,95 @@ class TiledScene:
             len(behind),
             self.digest,
         )
+
+    # ---- saved or sent --------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """The windows that are encoded and kept, as one safetensors file; half precision, as `Scene.to_bytes`.
+
+        It holds neither the image, which `from_bytes` needs beside it, nor the windows that nothing has asked for yet.
+        """
+        with self._lock:
+            kept = [(window, scene) for window, (scene, _) in self._scenes.items()]
+        header = {
+            "kind": KIND,
+            "weights": self.weights,
+            "image": self.digest,
+            "original": self.size,
+            "tile": self._tile,
+            "windows": [window for window, _ in kept],
+        }
+        tensors = {f"{i}/{k}": t for i, (_, scene) in enumerate(kept) for k, t in scene._features.to_tensors().items()}
+        return write_scene(header, tensors)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_bytes` to a file."""
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, model: Model, image: object, max_pixels: int = MAX_PIXELS, cache_bytes: int = CACHE_BYTES
+    ) -> TiledScene:
+        """The scene that `to_bytes` wrote; windows that it does not hold are encoded when something asks for them.
+
+        Args:
+            data: the file's content; it may come from anywhere.
+            model: a model with the same weights.
+            image: the same image; as in `Model.encode`.
+            max_pixels, cache_bytes: as in `Model.encode_large`.
+
+        Raises:
+            seem.ImageError, TypeError: as `Model.encode`.
+            ValueError: not such a scene, another version, other weights, another image, or windows and tensors that do
+                not fit it.
+        """
+        header = read_header(data, model, KIND, max_pixels)
+        tile, windows = header.get("tile"), header.get("windows")
+        if not is_integers([tile], 1) or cast(int, tile) < SMALLEST_TILE:
+            raise ValueError(f"scene: expected a tile of {SMALLEST_TILE} pixels or more, got {tile!r:.80}")
+        width, height = header["original"]
+        if not isinstance(windows, list) or not all(_is_window(w, (width, height)) for w in windows):
+            raise ValueError(f"scene: expected [x0, y0, x1, y1] of windows in {width}x{height}, got {windows!r:.80}")
+        pixels = images.load_image(image, max_pixels)
+        if (found := images.digest(pixels)) != header["image"]:
+            raise ValueError(f"image: expected the one of the scene, {header['image'][:15]}…, got {found[:15]}…")
+        made = cls(model, pixels, cast(int, tile), cache_bytes)
+        parts: list[dict[str, Tensor]] = [{} for _ in windows]
+        for name, tensor in read_tensors(data).items():
+            number, _, part = name.partition("/")
+            if not (number.isdecimal() and number.isascii() and int(number) < len(parts)):
+                raise ValueError(f"scene: expected tensors of {len(parts)} windows, got {name[:40]!r}")
+            parts[int(number)][part] = tensor
+        for x0y0x1y1, tensors in zip(windows, parts, strict=True):
+            window = cast(Window, tuple(x0y0x1y1))
+            sizes = made._sizes(window)
+            scene = Scene(model.network, make_features(tensors, sizes, model), sizes, made.digest, made.weights)
+            made._keep(window, scene)
+        return made
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        model: Model,
+        image: object,
+        max_pixels: int = MAX_PIXELS,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> TiledScene:
+        """The scene in a file that `save` wrote, of an image. Raises as `from_bytes`, and OSError.
+
+        Example:
+            >>> scene = seem.TiledScene.load("orthophoto.scene", model, "orthophoto.tif")           # doctest: +SKIP
+        """
+        return cls.from_bytes(Path(path).read_bytes(), model, image, max_pixels, cache_bytes)
+
+
+def _is_window(value: object, size: tuple[int, int]) -> bool:
+    """Whether JSON holds a window of an image of (width, height)."""
+    if not is_integers(value, 4):
+        return False
+    x0, y0, x1, y1 = cast(list[int], value)
+    return 0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]
 
 
 def _is_cut(mask: np.ndarray, window: Window, size: tuple[int, int]) -> bool:
