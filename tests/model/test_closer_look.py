@@ -92,4 +92,6 @@ def test_answers() -> None:
     names = look.text(torch.randn(7, 5))
     assert looked.whole.shape == (2,)
     assert look.name_logits(looked.embeddings, names).shape == (2, 7)
-    assert torch.allclose(looked.embeddings.norm(dim=1), torch.ones(2)) and torch.allclose(names.norm(dim=1), torch.ones(7))
+    assert torch.allclose(looked.embeddings.norm(dim=1), torch.ones(2)) and torch.allclose(
+        names.norm(dim=1), torch.ones(7)
+    )

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def examples(folder: Path) -> Examples:
-    return collect(tiny_model(), read_records([folder / "photos.jsonl"]), views=3, proposals=2, grid=4)
+    return collect(tiny_model(), read_records([folder / "photos.jsonl"]), views=3, proposals=2, grid=4, config=LOOK)
 
 
 def test_collect(folder: Path, examples: Examples, tmp_path: Path) -> None:
@@ -66,14 +66,18 @@ def test_it_learns_names(examples: Examples) -> None:
         known = examples.label >= 0
         return float((found == examples.label)[known].float().mean())
 
-    before, after = right(new_look(network, LOOK).eval()), right(fit(network, examples, LOOK, steps=300))
+    before, after = (
+        right(new_look(network, LOOK).eval()),
+        right(fit(network, examples, LookConfig(steps=300, synonym_cosine=2, look=LOOK))),
+    )
     assert after > 0.9 > before
 
 
 def test_the_command_and_its_model(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "look.toml"
     config.write_text(
-        f'start = "{folder}/tiny.safetensors"\nsets = [["{folder}/photos.jsonl", 2, 1]]\ngrid = 3\nsteps = 200\n'
+        f'start = "{folder}/tiny.safetensors"\nsets = [["{folder}/photos.jsonl", 2, 1]]\n'
+        "grid = 3\nsteps = 300\nsynonym_cosine = 2\n"
         "[look]\nhidden = 16\nside = 64\nshare = 1.0\n"
     )
     for _ in range(2):  # the second time from what was collected

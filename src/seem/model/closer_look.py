@@ -29,7 +29,6 @@ class CloserLookConfig:
     hidden: int = 0
     side: int = 224  # pixels of the enlarged square
     context: float = 1.4  # the square's side over the region's longer side
-    joint_dim: int = 256  # the space in which regions and names are compared
     share: float = 0.6  # of the closer look's opinion of a name; the rest is the first look's
     temperature: float = 1.0  # of both opinions together
 
@@ -38,7 +37,7 @@ class CloserLookConfig:
 class Looked:
     """What a closer look says of N regions."""
 
-    embeddings: Tensor  # (N, joint_dim) L2-normalised, to be compared with `CloserLook.text`
+    embeddings: Tensor  # (N, D) L2-normalised, to be compared with `CloserLook.text`
     whole: Tensor  # (N,) logit that the region is one whole thing
 
 
@@ -57,18 +56,18 @@ def region_boxes(masks: Tensor) -> Tensor:
 class CloserLook(nn.Module):
     """The head; the encoder is the model's own and is passed in."""
 
-    def __init__(self, config: CloserLookConfig, s16: int, s32: int, embedding_dim: int, text_width: int) -> None:
+    def __init__(self, config: CloserLookConfig, s16: int, s32: int, dim: int, text_width: int) -> None:
         super().__init__()
         self.config = config
         self.looked = 2 * s16 + 3 * s32 + GEOMETRY
-        hidden, dim = config.hidden, config.joint_dim
+        hidden = config.hidden
         self.register_buffer("shift", torch.zeros(self.looked))
         self.register_buffer("scale", torch.ones(self.looked))
         self.drop = nn.Dropout(0.5)
         self.hidden = nn.Linear(self.looked, hidden)
         self.name = nn.Linear(hidden, dim)
         self.name_skip = nn.Linear(self.looked, dim, bias=False)
-        self.whole_hidden = nn.Linear(self.looked + embedding_dim + 2, hidden)
+        self.whole_hidden = nn.Linear(self.looked + dim + 2, hidden)
         self.whole = nn.Linear(hidden, 1)
         self.text_projection = nn.Linear(text_width, dim)
         self.logit_scale = nn.Parameter(torch.tensor(2.5))  # log
@@ -110,7 +109,8 @@ class CloserLook(nn.Module):
         crops = torch.cat(squares).contiguous(memory_format=torch.channels_last)
         covered = torch.stack(inside)
         maps = encoder(crops)
-        within, around = [], []
+        within: list[Tensor] = []
+        around: list[Tensor] = []
         for name in ("s16", "s32"):
             flat = maps[name].flatten(2)
             weight = F.adaptive_avg_pool2d(covered[:, None], maps[name].shape[-2:])[:, 0].flatten(1)
@@ -145,7 +145,7 @@ class CloserLook(nn.Module):
         return Looked(F.normalize(name, dim=-1), whole[:, 0])
 
     def text(self, sentences: Tensor) -> Tensor:
-        """(K, text_width) of the text encoder -> (K, joint_dim)."""
+        """(K, text_width) of the text encoder -> (K, D)."""
         return F.normalize(self.text_projection(sentences), dim=-1)
 
     def name_logits(self, embeddings: Tensor, names: Tensor) -> Tensor:

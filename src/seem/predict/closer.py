@@ -10,6 +10,7 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from seem.model.image_input import normalised
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
 LONGEST = 1024  # pixels: twice what the first look sees
 QUALITY = 95
+PHOTO = "photo"  # the tensor of a scene's file
 
 
 def keep_photo(network: SEEM, pixels: np.ndarray) -> bytes | None:
     """(H, W, 3) uint8 as a JPEG of at most `LONGEST` pixels a side; None for a network without a closer look."""
-    if getattr(network, "closer_look", None) is None:
-        return None
+    return None if getattr(network, "closer_look", None) is None else make_photo(pixels)
+
+
+def make_photo(pixels: np.ndarray) -> bytes:
+    """What `keep_photo` keeps."""
     image = Image.fromarray(pixels)
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR, reducing_gap=2.0)
     buffer = io.BytesIO()
@@ -41,6 +46,11 @@ def open_photo(network: SEEM, photo: bytes | None) -> Tensor | None:
     """
     if photo is None or getattr(network, "closer_look", None) is None:
         return None
+    return read_photo(network, photo)
+
+
+def read_photo(network: SEEM, photo: bytes) -> Tensor:
+    """(3, H, W) of what `make_photo` made; ValueError as `open_photo`."""
     try:
         image = Image.open(io.BytesIO(photo), formats=("JPEG",))
         if max(image.size) > LONGEST:
@@ -49,3 +59,23 @@ def open_photo(network: SEEM, photo: bytes | None) -> Tensor | None:
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"photo: expected a JPEG, got: {error}") from None
     return normalised(pixels, network.config.image, network.device)
+
+
+def pack_photo(photo: bytes | None) -> dict[str, Tensor]:
+    """As a tensor of a scene's file."""
+    return {} if photo is None else {PHOTO: torch.frombuffer(bytearray(photo), dtype=torch.uint8)}
+
+
+def unpack_photo(tensors: dict[str, Tensor], network: SEEM) -> bytes | None:
+    """Take it out of a file's tensors, of which nothing is trusted. Raises ValueError."""
+    packed = tensors.pop(PHOTO, None)
+    if packed is None:
+        return None
+    if packed.dtype != torch.uint8 or packed.ndim != 1:
+        raise ValueError(f"scene: expected the photo's bytes, got {packed.dtype} of {tuple(packed.shape)}")
+    photo = packed.numpy().tobytes()
+    try:
+        open_photo(network, photo)
+    except ValueError as error:
+        raise ValueError(f"scene: {error}") from None
+    return photo

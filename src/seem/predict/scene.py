@@ -16,7 +16,7 @@ from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
 from seem.predict import everything
-from seem.predict.closer import open_photo
+from seem.predict.closer import open_photo, pack_photo, unpack_photo
 from seem.predict.encoding import object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
@@ -489,10 +489,13 @@ class Scene:
 
     # ---- saved or sent --------------------------------------------------------------------------------------------
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, photo: bool = True) -> bytes:
         """The scene as one safetensors file; half precision, so masks from it may differ by rounding.
 
-        It holds the features, the sizes and hashes, not the photo, and needs the same weights to be used again.
+        It holds the features, the sizes and hashes, and needs the same weights to be used again.
+
+        Args:
+            photo: keep the JPEG of at most 1024 pixels a side that closer looks need; a scene without it has none.
         """
         header = {
             "weights": self.weights,
@@ -501,7 +504,7 @@ class Scene:
             "encoded": self.geometry.encoded,
             "padded": self.geometry.padded,
         }
-        return write_scene(header, self._features.to_tensors())
+        return write_scene(header, self._features.to_tensors() | pack_photo(self._photo if photo else None))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_bytes` to a file."""
@@ -523,8 +526,10 @@ class Scene:
         sizes = ImageGeometry.of((width, height), model.network.config.image)
         if [header.get("encoded"), header.get("padded")] != [list(sizes.encoded), list(sizes.padded)]:
             raise ValueError(f"scene: expected encoded size {sizes.encoded}, got {_show(header.get('encoded'))}")
-        features = make_features(read_tensors(data), sizes, model)
-        return cls(model.network, features, sizes, header["image"], model.weights)
+        tensors = read_tensors(data)
+        photo = unpack_photo(tensors, model.network)
+        features = make_features(tensors, sizes, model)
+        return cls(model.network, features, sizes, header["image"], model.weights, photo)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> Scene:

@@ -7,7 +7,8 @@
     original             [width, height]                    the same
     encoded, padded      sizes of the encoded image         missing
     tile, windows        missing                            pixels of a tile's side; [x0, y0, x1, y1] of each window
-    tensors              `ImageFeatures.to_tensors`         the same of window i, named "i/…"
+    tensors              `ImageFeatures.to_tensors`, and    the same of window i, named "i/…"
+                         "photo", a JPEG, if kept
 
 A file may come from anywhere: no length, size or shape in it is trusted, and nothing is unpickled.
 """

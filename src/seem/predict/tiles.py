@@ -43,6 +43,7 @@ from seem.vocabulary import OTHERS, Category, VocabularyLike
 if TYPE_CHECKING:
     import os
 
+    from seem.model.seem import ImageFeatures
     from seem.predict.model import Model
 
 TILE = 1024  # pixels, of a tile's side
@@ -338,12 +339,16 @@ class TiledScene:
         values, size = network_input(self._pixels[y0:y1, x0:x1], self._network.config.image, self._network.device)
         with torch.no_grad():
             features = self._network.encode_image(values, size)
-        photo = keep_photo(self._network, self._pixels[y0:y1, x0:x1])
-        made = Scene(self._network, features, self._sizes(window), self.digest, self.weights, photo)
+        made = self._scene_of(window, features)
         with self._lock:
             self.encoded += 1
         self._keep(window, made)
         return made
+
+    def _scene_of(self, window: Window, features: ImageFeatures) -> Scene:
+        x0, y0, x1, y1 = window
+        photo = keep_photo(self._network, self._pixels[y0:y1, x0:x1])
+        return Scene(self._network, features, self._sizes(window), self.digest, self.weights, photo)
 
     def _keep(self, window: Window, scene: Scene) -> None:
         """Within the budget; the least recently used go."""
@@ -671,7 +676,7 @@ class TiledScene:
         for window in self._windows():
             scene = self.scene(window)
             with torch.no_grad():
-                queries = self._network.regions(scene._features)
+                queries = scene._regions
                 logits, names, values, heat = name_regions(
                     self._network, scene._features, queries, named, vocabulary is None, threshold, rule.distinct
                 )
@@ -757,9 +762,7 @@ class TiledScene:
             parts[int(number)][part] = tensor
         for x0y0x1y1, tensors in zip(windows, parts, strict=True):
             window = cast(Window, tuple(x0y0x1y1))
-            sizes = made._sizes(window)
-            scene = Scene(model.network, make_features(tensors, sizes, model), sizes, made.digest, made.weights)
-            made._keep(window, scene)
+            made._keep(window, made._scene_of(window, make_features(tensors, made._sizes(window), model)))
         return made
 
     @classmethod

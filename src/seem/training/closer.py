@@ -28,7 +28,7 @@ from torch import Tensor
 from seem.images import load_image
 from seem.model.closer_look import CloserLook, CloserLookConfig, region_boxes
 from seem.model.config import build
-from seem.model.image_input import network_input, normalised
+from seem.model.image_input import network_input
 from seem.model.seem import (
     CLOSER_OVERLAP,
     CLOSER_REGIONS,
@@ -40,12 +40,11 @@ from seem.model.seem import (
     stability,
     unlike,
 )
+from seem.predict.closer import make_photo, read_photo
 from seem.training.samples import decode_rle, read_records, resize_mask
-from seem.vocabulary import COCO_PANOPTIC
 
 WHOLE = 0.5  # IoU with an instance from which a region is one
 UNKNOWN = 0.3  # weight of a proposal that touches nothing annotated: it may be a thing without a name
-ALIKE = 0.75  # cosine of two names from which neither is wrong for the other
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Examples:
     scores: Tensor  # (N,)
     stability: Tensor  # (N,)
     label: Tensor  # (N,) long
-    closed: Tensor  # (N,) bool: of a photo where COCO's classes are annotated and nothing else
+    closed: Tensor  # (N,) bool: of a complete photo, where nothing but the names of complete sets is annotated
     iou: Tensor  # (N,)
     touched: Tensor  # (N,) bool: overlaps something annotated
     names: list[str]
@@ -103,6 +102,7 @@ class LookConfig:
     grid: int = 12
     steps: int = 2500
     seed: int = 0
+    synonym_cosine: float = 0.75  # names closer than this are neither right nor wrong
     look: CloserLookConfig = field(default_factory=lambda: CloserLookConfig(hidden=512))
     match_weights: tuple[float, ...] = ()  # of `SEEMConfig`, fitted again with the closer look
 
@@ -135,19 +135,23 @@ def train_look(config: LookConfig, out: Path, report: Callable[[str], None] = pr
                 if done % 50 == 0 or done == count:
                     report(f"{name}: {done} of {count} photos")
 
-            collect(network, records, views, proposals, config.grid, tell).save(file)
+            collect(network, records, views, proposals, config.grid, config.look, tell).save(file)
         parts.append(Examples.load(file))
     examples = Examples.join(parts)
     report(f"{len(examples.scores)} regions, {len(examples.names)} names")
-    network.closer_look = fit(network, examples, config.look, config.steps, config.seed)
-    fitted = {"match_weights": config.match_weights} if config.match_weights else {}
-    network.config = dataclasses.replace(network.config, closer_look=config.look, **fitted)
-    files = [out / "weights" / path.name for path in (base, start)]
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(base, files[0])
-    save_model(network, files[1], files[0], extra)
+    network.closer_look = fit(network, examples, config)
+    network.config = dataclasses.replace(
+        network.config,
+        closer_look=config.look,
+        match_weights=config.match_weights or network.config.match_weights,
+    )
+    files = [out / "weights" / path.name for path in (base, start) if path.exists()]
+    files[-1].parent.mkdir(parents=True, exist_ok=True)
+    if len(files) == 2:
+        shutil.copyfile(base, files[0])
+    save_model(network, files[-1], files[0] if len(files) == 2 else None, extra)
     hashes = {path.name: sha256_of(path) for path in files}
-    files[1].with_name("sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
+    files[-1].with_name("sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
     return hashes
 
 
@@ -158,22 +162,24 @@ def collect(
     views: int = 1,
     proposals: int = 0,
     grid: int = 12,
+    config: CloserLookConfig | None = None,
     report: Callable[[int], None] = lambda done: None,
 ) -> Examples:
     """What a model's encoders see of the records' regions.
 
     Args:
-        network: a model; if it has no closer look, one that knows nothing stands in for it.
+        network: a model; whether it has a closer look does not matter.
         records: of `seem.training.samples.read_records`.
         views: of every annotated region but people: the first as it will be looked at, others moved and mirrored.
         proposals: number of photos, the first ones, on which clicks propose regions too, if they are complete.
         grid: such clicks a side.
+        config: how closely is looked; the default for seem-tiny.
         report: called with the number of photos done.
 
     Raises:
         ValueError: a record's mask cannot be read.
     """
-    look = network.closer_look or new_look(network)
+    look = new_look(network, config)
     names = sorted({o["name"] for r in records for o in r["objects"] if o.get("name")})
     rows: dict[str, list[Tensor]] = {f.name: [] for f in dataclasses.fields(Examples) if f.name != "names"}
     for done, record in enumerate(records, 1):
@@ -200,7 +206,7 @@ class _Photo:
     def __init__(self, network: SEEM, look: CloserLook, record: dict[str, Any], names: list[str]) -> None:
         self.network, self.look, self.names, self.record = network, look, names, record
         pixels = load_image(record["image"])
-        self.photo = normalised(pixels, network.config.image)
+        self.photo = read_photo(network, make_photo(pixels))
         self.input, self.size = network_input(pixels, network.config.image)
         self.objects, masks = [], []
         for o in record["objects"]:
@@ -226,7 +232,8 @@ class _Photo:
             sizes = boxes[:, 2:] - boxes[:, :2]
             scale, move = (torch.from_numpy(rng.uniform(*r, (len(again), 2))) for r in ((0.7, 1.35), (-0.14, 0.14)))
             centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + move.float() * sizes
-            boxes = torch.cat([centres - sizes * scale[:, :1].float() / 2, centres + sizes * scale[:, :1].float() / 2], 1)
+            half = sizes * scale[:, :1].float() / 2
+            boxes = torch.cat([centres - half, centres + half], 1)
             self._add(rows, self._see(self.masks[again], boxes, mirrored=bool(rng.random() < 0.5)), again)
 
     def _see(self, masks: Tensor, boxes: Tensor | None = None, mirrored: bool = False) -> Tensor:
@@ -290,19 +297,18 @@ class _Photo:
         return label, torch.where(unknown, -1.0, best.values), touched
 
 
-def fit(
-    network: SEEM, examples: Examples, config: CloserLookConfig | None = None, steps: int = 2500, seed: int = 0
-) -> CloserLook:
+def fit(network: SEEM, examples: Examples, config: LookConfig) -> CloserLook:
     """A closer look that learned from examples; the network is not changed."""
-    torch.manual_seed(seed)
-    look = new_look(network, config)
+    torch.manual_seed(config.seed)
+    steps = config.steps
+    look = new_look(network, config.look)
     look.text_projection.requires_grad_(False)
     known = examples.looked.float()
     look.shift.copy_(known.mean(0))
     look.scale.copy_(known.std(0) + 1e-3)
     sentences = torch.stack([s for s, _ in network.raw_text(examples.names)])
     names = look.text(sentences)
-    unlike_names = _wrong_names(sentences, examples.names)
+    unlike_names = _wrong_names(sentences, examples, config.synonym_cosine)
     named = torch.nonzero(examples.label >= 0)[:, 0]
     counts = torch.bincount(examples.label[named]).float()
     rare = counts[examples.label[named]].pow(-0.4)
@@ -324,13 +330,13 @@ def fit(
     return look.eval().requires_grad_(False)
 
 
-def _wrong_names(sentences: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+def _wrong_names(sentences: Tensor, examples: Examples, cosine: float) -> tuple[Tensor, Tensor]:
     """(K, K) bool: which names are wrong for a region of each name; on photos where all names are annotated, and on
-    those where COCO's are."""
-    close = F.normalize(sentences, dim=-1) @ F.normalize(sentences, dim=-1).T > ALIKE
-    coco = {c.name for c in COCO_PANOPTIC if c.is_thing}
-    wrong = ~close
-    return wrong, wrong & torch.tensor([n in coco for n in names])
+    complete ones, where those are that some complete photo has."""
+    close = F.normalize(sentences, dim=-1) @ F.normalize(sentences, dim=-1).T > cosine
+    annotated = torch.zeros(len(examples.names), dtype=torch.bool)
+    annotated[examples.label[examples.closed & (examples.label >= 0)]] = True
+    return ~close, ~close & annotated
 
 
 def _see(look: CloserLook, examples: Examples, rows: Tensor) -> Any:
@@ -342,7 +348,9 @@ def _see(look: CloserLook, examples: Examples, rows: Tensor) -> Any:
     )
 
 
-def _name_loss(look: CloserLook, examples: Examples, rows: Tensor, names: Tensor, wrong: tuple[Tensor, Tensor]) -> Tensor:
+def _name_loss(
+    look: CloserLook, examples: Examples, rows: Tensor, names: Tensor, wrong: tuple[Tensor, Tensor]
+) -> Tensor:
     label = examples.label[rows]
     logits = look.name_logits(_see(look, examples, rows).embeddings, names)
     against = torch.where(examples.closed[rows][:, None], wrong[1][label], wrong[0][label])
