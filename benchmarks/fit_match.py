@@ -22,7 +22,10 @@ import torch
 import seem
 from seem.evaluation.datasets import open_dataset, read_only
 from seem.evaluation.text import absent_names
-from seem.predict.instances import match_probabilities
+from seem.model.prompting import ObjectPrompt
+from seem.model.seem import ObjectQueries
+from seem.predict.closer import look_closer, see_phrase
+from seem.predict.instances import match_probabilities, text_evidence
 
 ANSWERED = 0.08  # share of absent names that may find an answer at a score of 0.5
 
@@ -35,13 +38,20 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
     h, w = scene.geometry.mask_size
     for name in [*sorted(n for n in present if n), *absent_names(names, present, photo.key, 0)]:
         with torch.no_grad():
-            found = model.network.propose(scene._features, name)
-            named = match_probabilities(model.network, found.embeddings, [name])[:, 0]
+            found = see_phrase(model.network, scene._features, scene._photo, name)
+            named = match_probabilities(model.network, found.embeddings, [name], found.looked)[:, 0]
+            decoded = model.network.decode(scene._features, [ObjectPrompt(texts=(name,))])
+            row = int(decoded.selected[0])
+            own = ObjectQueries(
+                decoded.logits[0, row : row + 1], decoded.embeddings[0, row : row + 1], decoded.scores[0, row : row + 1]
+            )
+            own = look_closer(model.network, scene._features, scene._photo, own)
+            evidence = text_evidence(model.network, scene._features, own, name)
         instances = [t for t in targets if t.name == name and not t.crowd]
         if len(instances) != sum(t.name == name for t in targets):
             continue  # a crowd: nobody knows what is right
-        iou = np.zeros((len(named), max(1, len(instances))), np.float32)
-        masks = (found.logits > 0).flatten(1)
+        iou = np.zeros((len(named) + 1, max(1, len(instances))), np.float32)
+        masks = (torch.cat([own.logits, found.logits]) > 0).flatten(1)
         if instances:
             small = torch.stack(
                 [torch.from_numpy(np.array(scene.geometry.mask_to_encoded(t.mask))).float() for t in instances]
@@ -54,16 +64,15 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
         features = (
             torch.stack([named, found.presence, found.scores, found.coverage]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
         )
-        # the phrase alone is the first prompt after the object queries
-        alone = model.network.config.prompt_decoder.object_queries
         out.append(
             {
                 "name": name,
                 "present": bool(instances),
                 "x": features,
-                "iou": iou,
+                "iou": iou[1:],
                 "n": len(instances),
-                "alone": alone,
+                "own_x": evidence[:, 0].clamp(1e-4, 1 - 1e-4).logit().numpy(),
+                "own_iou": iou[0],
             }
         )
     return out
@@ -72,8 +81,8 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
 def fit_score(rows: list[dict[str, object]], steps: int = 2000) -> tuple[list[float], float]:
     """Weights of the phrase's own mask, and the mean |score - IoU| that they leave."""
     single = [r for r in rows if r["n"] == 1]
-    x = torch.from_numpy(np.stack([r["x"][r["alone"]] for r in single]))  # type: ignore[index]
-    y = torch.from_numpy(np.array([r["iou"][r["alone"]].max() for r in single], np.float32))  # type: ignore[index]
+    x = torch.from_numpy(np.stack([r["own_x"] for r in single]))  # type: ignore[arg-type]
+    y = torch.from_numpy(np.array([r["own_iou"].max() for r in single], np.float32))  # type: ignore[index]
     weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], requires_grad=True)
     optimizer = torch.optim.Adam([weights], 0.02)
     for _ in range(steps):

@@ -111,7 +111,7 @@ class FakeNetwork(nn.Module):
 
     closer_look = None
 
-    def regions(self, features: FakeFeatures, photo: Tensor | None = None) -> ObjectQueries:
+    def regions(self, features: FakeFeatures) -> ObjectQueries:
         return self.decode_objects(features)
 
     def decode_objects(self, features: FakeFeatures) -> ObjectQueries:

@@ -88,10 +88,7 @@ def test_a_region_at_the_edge_and_many_regions() -> None:
 
 def test_answers() -> None:
     look = look_of()
-    looked = look(torch.randn(2, look.looked), torch.randn(2, 4), torch.rand(2), torch.rand(2))
-    names = look.text(torch.randn(7, 5))
-    assert looked.whole.shape == (2,)
-    assert look.name_logits(looked.embeddings, names).shape == (2, 7)
-    assert torch.allclose(looked.embeddings.norm(dim=1), torch.ones(2)) and torch.allclose(
-        names.norm(dim=1), torch.ones(7)
-    )
+    regions, names = look(torch.randn(2, look.looked)), look.text(torch.randn(7, 5))
+    assert look.name_logits(regions, names).shape == (2, 7)
+    for vectors in (regions, names):
+        assert torch.allclose(vectors.norm(dim=1), torch.ones(len(vectors)))

@@ -35,22 +35,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def examples(folder: Path) -> Examples:
-    return collect(tiny_model(), read_records([folder / "photos.jsonl"]), views=3, proposals=2, grid=4, config=LOOK)
+    return collect(tiny_model(), read_records([folder / "photos.jsonl"]), views=3, config=LOOK)
 
 
 def test_collect(folder: Path, examples: Examples, tmp_path: Path) -> None:
     records = read_records([folder / "photos.jsonl"])
     annotated = sum(bool(o.get("rle")) for r in records for o in r["objects"])
-    proposed = int((examples.scores > 0).sum())
-    assert len(examples.label) == 3 * annotated + proposed
+    assert len(examples.label) == 3 * annotated and bool(examples.closed.all())
     assert set(examples.names) == {o["name"] for r in records for o in r["objects"]}
-    known = examples.scores == 0
-    assert bool((examples.label[known] >= 0).all()) and bool((examples.iou[known] == -1).all())
     examples.save(tmp_path / "examples.safetensors")
     again = Examples.load(tmp_path / "examples.safetensors")
     assert again.names == examples.names and torch.equal(again.looked, examples.looked)
     both = Examples.join([examples, again])
-    assert both.names == examples.names and len(both.iou) == 2 * len(examples.iou)
+    assert both.names == examples.names and len(both.label) == 2 * len(examples.label)
 
 
 def test_it_learns_names(examples: Examples) -> None:
@@ -59,12 +56,9 @@ def test_it_learns_names(examples: Examples) -> None:
 
     def right(look: torch.nn.Module) -> float:
         names = look.text(torch.stack([s for s, _ in network.raw_text(examples.names)]))  # type: ignore[operator]
-        zeros = torch.zeros(len(examples.label))
         with torch.no_grad():
-            looked = look(examples.looked.float(), examples.embeddings.float(), zeros, zeros)
-            found = look.name_logits(looked.embeddings, names).argmax(1)  # type: ignore[operator]
-        known = examples.label >= 0
-        return float((found == examples.label)[known].float().mean())
+            found = look.name_logits(look(examples.looked.float()), names).argmax(1)  # type: ignore[operator]
+        return float((found == examples.label).float().mean())
 
     before, after = (
         right(new_look(network, LOOK).eval()),
@@ -76,8 +70,8 @@ def test_it_learns_names(examples: Examples) -> None:
 def test_the_command_and_its_model(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "look.toml"
     config.write_text(
-        f'start = "{folder}/tiny.safetensors"\nsets = [["{folder}/photos.jsonl", 2, 1]]\n'
-        "grid = 3\nsteps = 300\nsynonym_cosine = 2\n"
+        f'start = "{folder}/tiny.safetensors"\nsets = [["{folder}/photos.jsonl", 2]]\n'
+        "steps = 300\nsynonym_cosine = 2\n"
         "[look]\nhidden = 16\nside = 64\nshare = 1.0\n"
     )
     for _ in range(2):  # the second time from what was collected

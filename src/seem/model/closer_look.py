@@ -2,9 +2,8 @@
 
 The first look at a photo is 512 pixels wide, so most things cover a few cells of its feature maps. Here the semantic
 encoder sees a square around each region at the size that it was pretrained at, and what it says inside the region,
-around it and in the whole square becomes two answers: a name (an embedding that is compared with text, in a space of
-its own) and how likely the region is one whole thing rather than a part or a group. It is the second stage of a
-two-stage detector (Girshick, arXiv 1504.08083) with masks for boxes and text for a list of classes.
+around it and in the whole square becomes an embedding that is compared with text, in a space of its own: the second
+stage of a two-stage detector (Girshick, arXiv 1504.08083) with masks for boxes and text for a list of classes.
 
 Shapes: N regions, (H, W) the photo, (h, w) a mask that covers the photo, F looked-at features.
 """
@@ -33,14 +32,6 @@ class CloserLookConfig:
     temperature: float = 1.0  # of both opinions together
 
 
-@dataclass
-class Looked:
-    """What a closer look says of N regions."""
-
-    embeddings: Tensor  # (N, D) L2-normalised, to be compared with `CloserLook.text`
-    whole: Tensor  # (N,) logit that the region is one whole thing
-
-
 def region_boxes(masks: Tensor) -> Tensor:
     """(N, h, w) bool, none empty -> (N, 4) x0 y0 x1 y1 as shares of the masks' width and height."""
     h, w = masks.shape[-2:]
@@ -67,8 +58,6 @@ class CloserLook(nn.Module):
         self.hidden = nn.Linear(self.looked, hidden)
         self.name = nn.Linear(hidden, dim)
         self.name_skip = nn.Linear(self.looked, dim, bias=False)
-        self.whole_hidden = nn.Linear(self.looked + dim + 2, hidden)
-        self.whole = nn.Linear(hidden, 1)
         self.text_projection = nn.Linear(text_width, dim)
         self.logit_scale = nn.Parameter(torch.tensor(2.5))  # log
 
@@ -136,13 +125,10 @@ class CloserLook(nn.Module):
         n = self.config.side
         return torch.stack([xs[None].expand(n, n), ys[:, None].expand(n, n)], -1)[None]
 
-    def forward(self, looked: Tensor, embeddings: Tensor, scores: Tensor, stability: Tensor) -> Looked:
-        """(N, F) of `look`; class embeddings (N, D), predicted IoU (N,) and stability (N,) of the first look."""
+    def forward(self, looked: Tensor) -> Tensor:
+        """(N, F) of `look` -> (N, D) L2-normalised, to be compared with `text`."""
         x = self.drop((looked - self.shift) / self.scale)
-        name = self.name(self.drop(F.gelu(self.hidden(x)))) + self.name_skip(x)
-        first = torch.stack([scores, stability], 1)
-        whole = self.whole(self.drop(F.gelu(self.whole_hidden(torch.cat([x, embeddings, first], 1)))))
-        return Looked(F.normalize(name, dim=-1), whole[:, 0])
+        return F.normalize(self.name(self.drop(F.gelu(self.hidden(x)))) + self.name_skip(x), dim=-1)
 
     def text(self, sentences: Tensor) -> Tensor:
         """(K, text_width) of the text encoder -> (K, D)."""

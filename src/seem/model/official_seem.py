@@ -340,8 +340,8 @@ class OfficialSEEM(nn.Module):
 
     closer_look = None
 
-    def regions(self, features: OfficialFeatures, photo: Tensor | None = None) -> ObjectQueries:
-        """What panoptic segmentation chooses from; a photo is not looked at again."""
+    def regions(self, features: OfficialFeatures) -> ObjectQueries:
+        """What panoptic segmentation chooses from."""
         return self.decode_objects(features)
 
     def _objectness(self, embeddings: Tensor, phrase: str | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seem.model.closer_look import CloserLook, Looked
+from seem.model.closer_look import CloserLook
 from seem.model.config import SEEMConfig
 from seem.model.image_encoder.efficientnet_lite import EfficientNetLite
 from seem.model.image_encoder.tiny_vit import TinyViT
@@ -115,7 +115,7 @@ class Decoded:
 
 @dataclass
 class ObjectQueries:
-    """Masks of the prompt-free queries."""
+    """Masks of the prompt-free queries, or of others: Q regions."""
 
     logits: Tensor  # (Q, h/4, w/4)
     embeddings: Tensor  # (Q, D)
@@ -125,7 +125,23 @@ class ObjectQueries:
     presence: Tensor | None = None  # (Q,)
     coverage: Tensor | None = None  # (Q,)
     score_kind: str = "predicted_iou"
-    looked: Looked | None = None  # what a closer look says of them
+    looked: Tensor | None = None  # (Q, D) what a closer look says they are
+
+    def take(self, chosen: Tensor | list[int]) -> ObjectQueries:
+        """Some of them, by index."""
+
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[chosen]
+
+        return ObjectQueries(
+            self.logits[chosen],
+            self.embeddings[chosen],
+            self.scores[chosen],
+            some(self.presence),
+            some(self.coverage),
+            self.score_kind,
+            some(self.looked),
+        )
 
 
 class PanopticRule(NamedTuple):
@@ -157,10 +173,6 @@ class ClickRule(NamedTuple):
     smallest: int = 20
 
 
-CLOSER_RULE = ClickRule(sure=0.4, stable=0.5, smallest=9)  # lax: the closer look tells what is worth keeping
-CLOSER_OVERLAP, CLOSER_REGIONS = 0.8, 150
-
-
 def click_grid(size: tuple[int, int], side: int) -> np.ndarray:
     """(side * side, 2) float32 xy: the centres of a grid on an image of (h, w)."""
     ys, xs = ((np.arange(side) + 0.5) * length / side for length in size)
@@ -185,30 +197,6 @@ def click_masks(
         embeddings = decoded.embeddings.flatten(0, 1)[good]
         parts.append(ObjectQueries(logits[good], embeddings, scores[good], score_kind=decoded.score_kind))
     return join_queries(parts)
-
-
-def stability(logits: Tensor) -> Tensor:
-    """(Q, h, w) -> (Q,): the area at a stricter threshold over the area at a laxer one."""
-    strict, lax = ((logits > t).flatten(1).sum(1) for t in (1, -1))
-    return strict / lax.clamp_min(1)
-
-
-def unlike(regions: ObjectQueries, iou: float, count: int) -> ObjectQueries:
-    """The surest regions, at most so many, of which no two overlap by more than an IoU."""
-    masks = (regions.logits > 0).flatten(1).float()
-    areas = masks.sum(1)
-    order = regions.scores.argsort(descending=True, stable=True)
-    chosen: list[int] = []
-    for i in order.tolist():
-        if len(chosen) == count:
-            break
-        both = masks[chosen] @ masks[i]
-        if not bool((both > iou * (areas[chosen] + areas[i] - both)).any()):
-            chosen.append(i)
-    kept = torch.tensor(chosen, dtype=torch.long, device=masks.device)
-    return ObjectQueries(
-        regions.logits[kept], regions.embeddings[kept], regions.scores[kept], score_kind=regions.score_kind
-    )
 
 
 def join_queries(parts: Sequence[ObjectQueries]) -> ObjectQueries:
@@ -463,33 +451,26 @@ class SEEM(nn.Module):
         embeddings = self.object_embeddings(features, out)
         return ObjectQueries(out.logits[0, :, :h, :w], embeddings[0], out.iou[0].sigmoid())
 
-    def regions(self, features: ImageFeatures, photo: Tensor | None = None) -> ObjectQueries:
-        """What panoptic segmentation and `find` choose from: all that a grid of clicks finds.
+    def regions(self, features: ImageFeatures) -> ObjectQueries:
+        """What panoptic segmentation chooses from: the object queries, and all that a grid of clicks finds.
 
         Clicks are what this network does best; of their masks those stay that are sure and stable: nearly the same at a
-        stricter and a laxer threshold (Kirillov et al., arXiv 2304.02643). Without a closer look, the object queries
-        are there too.
-
-        Args:
-            photo: (3, H, W) normalised, at any resolution: what a closer look sees. Without it, there is none.
+        stricter and a laxer threshold (Kirillov et al., arXiv 2304.02643).
         """
         clicks = click_grid(features.size, GRID)
-        if self.closer_look is None or photo is None:
-            return join_queries([self.decode_objects(features), click_masks(self, features, clicks)])
-        found = click_masks(self, features, clicks, CLOSER_RULE)
-        return self.look_closer(features, photo, unlike(found, CLOSER_OVERLAP, CLOSER_REGIONS))
+        return join_queries([self.decode_objects(features), click_masks(self, features, clicks)])
 
     def look_closer(self, features: ImageFeatures, photo: Tensor, regions: ObjectQueries) -> ObjectQueries:
-        """The same regions, with what a closer look says of them; empty ones are left out."""
+        """The same regions, with what a closer look at a photo (3, H, W) says of them; the network must have one."""
         assert self.closer_look is not None
+        if not len(regions.logits):
+            return regions
         h, w = features.size
         large = F.interpolate(regions.logits[None], scale_factor=4, mode="bilinear", align_corners=False)[0, :, :h, :w]
         masks = large > 0
-        kept = masks.flatten(1).any(1)
-        logits, embeddings, scores = regions.logits[kept], regions.embeddings[kept], regions.scores[kept]
-        seen = self.closer_look.look(self.semantic_encoder, photo, masks[kept])
-        looked = self.closer_look(seen, embeddings, scores, stability(logits))
-        return ObjectQueries(logits, embeddings, scores, score_kind=regions.score_kind, looked=looked)
+        masks[~masks.flatten(1).any(1)] = True  # an empty one is nowhere: the whole photo stands for it
+        seen = self.closer_look.look(self.semantic_encoder, photo, masks)
+        return replace(regions, looked=self.closer_look(seen))
 
     def object_embeddings(self, features: ImageFeatures, out: DecoderOutput) -> Tensor:
         pooled = pool_masks(features.joint, out.logits[0].sigmoid())[None]

@@ -1,7 +1,7 @@
-"""The photo that a scene keeps for a closer look: small enough to be kept, sharp enough to look closer at.
+"""Closer looks (`seem.model.closer_look`): the photo that a scene keeps for them, and which regions get one.
 
-It is a JPEG, also in memory: a tenth of the pixels' size, and a scene that was saved or sent answers as one that was
-not.
+The photo is a JPEG, also in memory: a tenth of the pixels' size, and a scene that was saved or sent answers as one that
+was not.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from seem.model.image_input import normalised
+from seem.predict.instances import distinct, find_instances, phrase_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from seem.model.seem import SEEM
+    from seem.model.seem import SEEM, ImageFeatures, ObjectQueries
 
 LONGEST = 1024  # pixels: twice what the first look sees
 QUALITY = 95
+SAME, REGIONS = 0.8, 100  # IoU from which two regions of an image are the same, and how many are looked at
+PROPOSALS = 24  # regions that are looked at for a phrase
 PHOTO = "photo"  # the tensor of a scene's file
 
 
@@ -59,6 +62,29 @@ def read_photo(network: SEEM, photo: bytes) -> Tensor:
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"photo: expected a JPEG, got: {error}") from None
     return normalised(pixels, network.config.image, network.device)
+
+
+def look_closer(network: SEEM, features: ImageFeatures, photo: bytes | None, regions: ObjectQueries) -> ObjectQueries:
+    """The same regions, with what a closer look says of them, if there is one to take."""
+    opened = open_photo(network, photo)
+    return regions if opened is None else network.look_closer(features, opened, regions)
+
+
+def see_regions(network: SEEM, features: ImageFeatures, photo: bytes | None) -> ObjectQueries:
+    """All regions of an image; with a closer look the surest, none nearly twice."""
+    found = network.regions(features)
+    if photo is None or getattr(network, "closer_look", None) is None:
+        return found
+    return look_closer(network, features, photo, found.take(distinct(found.logits, found.scores, 0.0, SAME)[:REGIONS]))
+
+
+def see_phrase(network: SEEM, features: ImageFeatures, photo: bytes | None, phrase: str) -> ObjectQueries:
+    """The regions that a phrase may name; with a closer look the likeliest by the first one, none twice."""
+    found = network.propose(features, phrase)
+    if photo is None or getattr(network, "closer_look", None) is None:
+        return found
+    likely = find_instances(found, phrase_scores(network, found, phrase)[0], 0.0, PROPOSALS)
+    return look_closer(network, features, photo, found.take(likely))
 
 
 def pack_photo(photo: bytes | None) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from torch import Tensor
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 if TYPE_CHECKING:
-    from seem.model.closer_look import Looked
     from seem.model.seem import SEEM, ImageFeatures, ObjectQueries
 
 DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
@@ -26,7 +25,7 @@ NMS_IOU = 0.6  # of two masks from which they are the same object
 NMS_INSIDE = 0.7  # share of a mask inside a better one from which it is a part of that object
 
 
-def name_logits(network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Looked | None = None) -> Tensor:
+def name_logits(network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Tensor | None = None) -> Tensor:
     """(N, D) class embeddings -> (N, K): how well each of K names fits, as logits.
 
     Where there was a closer look at the regions, both have a say: a weighted mean of logits is a geometric mean of
@@ -37,19 +36,19 @@ def name_logits(network: SEEM, embeddings: Tensor, names: Sequence[str], looked:
         return first
     look, config = network.closer_look, network.closer_look.config
     sentences = torch.stack([sentence for sentence, _ in network.raw_text(list(names))])
-    closer = look.name_logits(looked.embeddings, look.text(sentences))
+    closer = look.name_logits(looked, look.text(sentences))
     return (config.share * closer + (1 - config.share) * first) * config.temperature
 
 
 def label_probabilities(
-    network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Looked | None = None
+    network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Tensor | None = None
 ) -> Tensor:
     """(N, D) class embeddings -> (N, K): how likely each of K names is if it must be one of them."""
     return name_logits(network, embeddings, names, looked).softmax(-1)
 
 
 def match_probabilities(
-    network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Looked | None = None
+    network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Tensor | None = None
 ) -> Tensor:
     """(N, D) class embeddings -> (N, K + 1): how likely each of K names is; the last column is "something else"."""
     asked = network.encode_text(list(names)).sentence  # (K, D)
@@ -74,7 +73,7 @@ def phrase_scores(network: SEEM, queries: ObjectQueries, phrase: str) -> tuple[T
     Returns:
         (Q,) scores and (Q,) probabilities of the name alone.
     """
-    named = match_probabilities(network, queries.embeddings, [phrase])[:, 0]
+    named = match_probabilities(network, queries.embeddings, [phrase], queries.looked)[:, 0]
     if queries.presence is None or queries.coverage is None or not network.config.match_weights:
         return named * queries.scores, named
     evidence = torch.stack([named, queries.presence, queries.scores, queries.coverage])
@@ -87,12 +86,15 @@ def text_scores(network: SEEM, features: ImageFeatures, regions: ObjectQueries, 
     The network's own prediction knows how well a mask fits an object, not whether the phrase means that object.
     """
     weights = getattr(network.config, "text_score_weights", ())
-    if not weights:
-        return regions.scores
-    named = match_probabilities(network, regions.embeddings, [phrase])[:, 0]
+    return weigh(text_evidence(network, features, regions, phrase), weights) if weights else regions.scores
+
+
+def text_evidence(network: SEEM, features: ImageFeatures, regions: ObjectQueries, phrase: str) -> Tensor:
+    """(4, Q) what speaks for regions being what a phrase names: the kinds of `phrase_scores`, each 0..1."""
+    named = match_probabilities(network, regions.embeddings, [phrase], regions.looked)[:, 0]
     heat = network.text_heatmap(features, network.encode_text([phrase]).sentence)[0].sigmoid()
     presence, coverage = network.shown(heat, regions.logits)
-    return weigh(torch.stack([named, presence, regions.scores, coverage]), weights)
+    return torch.stack([named, presence, regions.scores, coverage])
 
 
 def weigh(evidence: Tensor, weights: Sequence[float]) -> Tensor:

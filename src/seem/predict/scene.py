@@ -16,7 +16,7 @@ from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
 from seem.predict import everything
-from seem.predict.closer import open_photo, pack_photo, unpack_photo
+from seem.predict.closer import look_closer, open_photo, pack_photo, see_phrase, see_regions, unpack_photo
 from seem.predict.encoding import object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
@@ -44,7 +44,6 @@ from seem.vocabulary import OTHERS, Category, VocabularyLike, parse_vocabulary
 if TYPE_CHECKING:
     import os
 
-    from seem.model.closer_look import Looked
     from seem.model.seem import SEEM, Decoded, ImageFeatures
     from seem.predict.model import Model
 
@@ -192,7 +191,8 @@ class Scene:
             queries, q = placed
             label: tuple[str | None, float | None] = (None, None)
             if names is not None:
-                best = label_probabilities(self._network, queries.embeddings[q : q + 1], names)[0].max(-1)
+                one = queries.take([q])
+                best = label_probabilities(self._network, one.embeddings, names, one.looked)[0].max(-1)
                 label = names[int(best.indices)], float(best.values)
             return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *label)
         if not getattr(self._network.config, "text_score_weights", ()):
@@ -203,6 +203,7 @@ class Scene:
             torch.tensor(result.embedding[None], device=device),
             torch.tensor([result.score], device=device),
         )
+        region = look_closer(self._network, self._features, self._photo, region)
         score = text_scores(self._network, self._features, region, phrase)
         return dataclasses.replace(result, score=float(score[0]))
 
@@ -212,7 +213,7 @@ class Scene:
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         if place is None:
             return None
-        queries = self._network.propose(self._features, place.name)
+        queries = see_phrase(self._network, self._features, self._photo, place.name)
         scores, _ = phrase_scores(self._network, queries, place.name)
         likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None)
         chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
@@ -284,7 +285,7 @@ class Scene:
     def _regions(self) -> ObjectQueries:
         """Every region that the model sees by itself: decided by the image alone, so computed once."""
         with torch.no_grad():
-            return self._network.regions(self._features, open_photo(self._network, self._photo))
+            return see_regions(self._network, self._features, self._photo)
 
     def find(self, text: str, threshold: float = DEFAULT_THRESHOLD, limit: int | None = None) -> list[Segmentation]:
         """Every instance that a text names, best first; an empty list if it is not there.
@@ -303,7 +304,7 @@ class Scene:
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         name = phrase if place is None else place.name
         with torch.no_grad():
-            queries = self._network.propose(self._features, name)
+            queries = see_phrase(self._network, self._features, self._photo, name)
             scores, probabilities = phrase_scores(self._network, queries, name)
             chosen = find_instances(queries, scores, threshold, limit if place is None else None)
         if place is not None and (meant := choose(place, [_array(queries.logits[q]) > 0 for q in chosen])) is not None:
@@ -447,7 +448,7 @@ class Scene:
             raise ValueError(f"top: expected a whole number from 1, got {top!r}")
         with torch.no_grad():
             embedding, inside = self._embedding(mask)
-            looked = self._look_closer(inside, embedding)
+            looked = self._look_closer(inside)
             probabilities = label_probabilities(self._network, embedding, names, looked)[0]
             best = probabilities.topk(min(top, len(names)))
         return [(names[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
@@ -473,15 +474,13 @@ class Scene:
         large = torch.nn.functional.interpolate(logits[None, None], scale_factor=4, mode="bilinear")[0, 0] > 0
         return large[: self.geometry.encoded[1], : self.geometry.encoded[0]]
 
-    def _look_closer(self, inside: Tensor, embedding: Tensor) -> Looked | None:
-        """What a closer look says of (h, w) bool; None if there is none to take."""
+    def _look_closer(self, inside: Tensor) -> Tensor | None:
+        """(1, D) what a closer look says (h, w) bool is; None if there is none to take."""
         photo = open_photo(self._network, self._photo)
         look = self._network.closer_look
         if look is None or photo is None or not inside.any():
             return None
-        seen = look.look(self._network.semantic_encoder, photo, inside[None].to(photo.device))
-        unsaid = torch.zeros(1, device=photo.device)
-        return look(seen, embedding, unsaid, unsaid)
+        return look(look.look(self._network.semantic_encoder, photo, inside[None].to(photo.device)))
 
     def session(self) -> Session:
         """An interactive session: objects, rounds, undo and redo."""
