@@ -157,10 +157,13 @@ class Seem:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the photo is in the window."""
-        ready = "canvas[data-testid=stage][data-view]"  # a clip makes a new canvas for each frame
         self.settle()
+        return self.where(x, y)
+
+    def where(self, x: float, y: float) -> tuple[float, float]:
+        """The same as it is at this moment."""
         read = "c => ({view: JSON.parse(c.dataset.view), box: c.getBoundingClientRect().toJSON()})"
-        found = self.page.eval_on_selector(ready, read)
+        found = self.get("stage").evaluate(read)
         view, box = found["view"], found["box"]
         return box["x"] + view["x"] + (x + 0.5) * view["scale"], box["y"] + view["y"] + (y + 0.5) * view["scale"]
 

@@ -376,21 +376,76 @@ def test_the_server_decodes_where_the_browser_cannot(server: Server, browser: An
     context.close()
 
 
-def test_a_clip_is_tracked_corrected_and_exported(page: Seem, tmp_path: Path) -> None:
+# Pointer down and up in the middle of the stage, at the moment in which there is one.
+PRESS = """(selector) => {
+  const watch = new MutationObserver(() => {
+    const canvas = document.querySelector(selector);
+    if (!canvas) return;
+    watch.disconnect();
+    const { x, y, width, height } = canvas.getBoundingClientRect();
+    const how = { clientX: x + width / 2, clientY: y + height / 2, pointerId: 1, bubbles: true };
+    for (const type of ["pointerdown", "pointerup"]) canvas.dispatchEvent(new PointerEvent(type, how));
+  });
+  watch.observe(document.body, { subtree: true, childList: true });
+}"""
+STAGE = "canvas[data-testid=stage]"
+
+
+def test_a_click_on_a_stage_that_just_came_is_not_lost(page: Seem) -> None:
+    page.page.evaluate(PRESS, STAGE)
+    page.get("sample-coins").click()
+    page.wait_objects(1)
+
+
+def test_a_click_on_everything_waits_for_the_regions(page: Seem) -> None:
+    page.sample("astronaut")
+    page.tool("everything")
+    page.page.mouse.click(*page.where(100, 300))  # nothing was found yet
+    page.wait_objects(1)
+    assert page.names() == ["person"]
+
+
+def make_clip(path: Path, frames: int) -> None:
+    """Coins that move right by 4 pixels a frame; a pixel (x, y) of coins.jpg is at (x - 120, y - 40) of the first."""
     av = pytest.importorskip("av")
-    frames = 4
-    with Image.open(ROOT / "examples/photos/coins.jpg") as photo, av.open(tmp_path / "clip.mp4", "w") as container:
+    with Image.open(ROOT / "examples/photos/coins.jpg") as photo, av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=5)
         stream.width, stream.height, stream.bit_rate = 256, 256, 4_000_000
         for n in range(frames):
-            part = photo.convert("RGB").crop((120 - 4 * n, 40, 376 - 4 * n, 296))  # everything moves right by 4 pixels
+            part = photo.convert("RGB").crop((120 - 4 * n, 40, 376 - 4 * n, 296))
             container.mux(stream.encode(av.VideoFrame.from_image(part)))
         container.mux(stream.encode())
+
+
+def open_clip(page: Seem, path: Path, frames: int) -> None:
+    make_clip(path, frames)
     with page.page.expect_file_chooser() as chooser:
         page.get("pick").click()
-    chooser.value.set_files(str(tmp_path / "clip.mp4"))
+    chooser.value.set_files(str(path))
     sync_api.expect(page.get("frame-of")).to_have_text(f"Frame 1 of {frames}", timeout=SECONDS)
     page.settle()
+    page.tool("click")
+
+
+def test_a_click_while_a_frame_comes_belongs_to_that_frame(page: Seem, tmp_path: Path) -> None:
+    open_clip(page, tmp_path / "clip.mp4", 4)
+    page.get("stage").evaluate("canvas => (window.first = canvas)")
+    page.get("stage").focus()
+    for n in (2, 3, 4):
+        page.page.keyboard.press(".")
+        page.page.mouse.click(*page.where(BIG[0] - 120, BIG[1] - 40))  # without waiting for it
+        sync_api.expect(page.get("frame-of")).to_have_text(f"Frame {n} of 4")
+        page.wait_objects(1)
+    assert page.page.evaluate("canvas => window.first === document.querySelector(canvas)", STAGE)
+    for n, count in ((3, 1), (2, 1), (1, 0)):
+        page.page.keyboard.press(",")
+        sync_api.expect(page.get("frame-of")).to_have_text(f"Frame {n} of 4")
+        page.wait_objects(count)
+
+
+def test_a_clip_is_tracked_corrected_and_exported(page: Seem, tmp_path: Path) -> None:
+    frames = 4
+    open_clip(page, tmp_path / "clip.mp4", frames)
     page.click(BIG[0] - 120, BIG[1] - 40)
     page.wait_objects(1)
     page.get("track").click()

@@ -188,10 +188,8 @@ function afterRound(id: number, before: Obj | undefined, prompts: readonly Promp
   };
 }
 
-/** One more round of the selected object, or the first of a new one. */
-export async function prompt(...added: Prompt[]): Promise<void> {
-  const doc = current.value;
-  if (!doc) return;
+/** One more round of a photo's selected object, or the first of a new one. */
+export async function prompt(doc: Doc, ...added: Prompt[]): Promise<void> {
   const active = doc.active.value;
   if (active?.locked) return toast(t("isLocked", { name: nameOf(active) }));
   const fresh = doc.selected.value === null;
@@ -234,9 +232,8 @@ function setEvent(...objects: { id: number; rle: Rle }[]): LogEvent {
 }
 
 /** Brush or eraser on the selected object; a brush without one starts an object. */
-export function stroke(points: readonly Point[], width: number, inside: boolean): void {
-  const doc = current.value;
-  if (!doc || points.length === 0) return;
+export function stroke(doc: Doc, points: readonly Point[], width: number, inside: boolean): void {
+  if (points.length === 0) return;
   const active = doc.active.value;
   if (active?.locked) return toast(t("isLocked", { name: nameOf(active) }));
   if (!active && !inside) return toast(t("eraseWhat"));
@@ -250,10 +247,9 @@ export function stroke(points: readonly Point[], width: number, inside: boolean)
 }
 
 /** Corners of the selected object's outline were moved. */
-export function reshape(outline: readonly (readonly Point[])[]): void {
-  const doc = current.value;
-  const active = doc?.active.value;
-  if (!doc || !active || active.locked) return;
+export function reshape(doc: Doc, outline: readonly (readonly Point[])[]): void {
+  const active = doc.active.value;
+  if (!active || active.locked) return;
   const rle = encodeRle(fill(outline, doc.width, doc.height));
   const shape: Shape = { ...active.shape, rle, outline };
   doc.put({ ...active, shape, memory: null }, setEvent({ id: active.id, rle }));
@@ -284,8 +280,16 @@ export async function findAll(text: string): Promise<number> {
   }
 }
 
+const looking = new Map<Doc, Promise<void>>();
+
 /** All regions of the photo, for picking. */
-export async function findRegions(doc: Doc): Promise<void> {
+export function findRegions(doc: Doc): Promise<void> {
+  const work = looking.get(doc) ?? lookForRegions(doc).finally(() => looking.delete(doc));
+  looking.set(doc, work);
+  return work;
+}
+
+async function lookForRegions(doc: Doc): Promise<void> {
   try {
     const { segments } = await doc.enqueue(() =>
       engine.withImage(doc, (digest) => api.panoptic(digest, engine.vocabulary())),
@@ -385,10 +389,10 @@ export function redo(): void {
 
 // ---- references ------------------------------------------------------------------------------------------------------
 
-export async function promptReference(other: Doc, prompts: VisualPrompt[]): Promise<void> {
+export async function promptReference(doc: Doc, other: Doc, prompts: VisualPrompt[]): Promise<void> {
   try {
     const image = await engine.ensureImage(other);
-    await prompt(...prompts.map((p): ReferencePrompt => ({ type: "reference", image, prompt: p })));
+    await prompt(doc, ...prompts.map((p): ReferencePrompt => ({ type: "reference", image, prompt: p })));
   } catch (error) {
     failed(error);
   }

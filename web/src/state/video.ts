@@ -1,17 +1,21 @@
 /** A clip: its frames as photos, the masks that were tracked through it, and what the user gave on which frame. */
 
-import { computed, signal, type ReadonlySignal } from "@preact/signals";
+import { batch, computed, signal, type ReadonlySignal } from "@preact/signals";
 import * as api from "../api";
 import type { Prompt } from "../decoder/types";
 import { Doc } from "./doc";
 import { finalRle, newObject, shapeOf, type Obj } from "./objects";
+import { openPicture } from "./pictures";
 import type { VideoRecord } from "./storage";
 
 const SHOWN = 60; // frames without prompts that are kept
 
 export class Video {
+  /** the frame that is wanted, and the one on the stage: the same as soon as the wanted one's picture is there */
   readonly frame = signal(0);
+  readonly shown = signal(0);
   readonly doc = signal<Doc | null>(null);
+  readonly moving = computed(() => this.frame.value !== this.shown.value);
   readonly tracked = signal<ReadonlyMap<number, readonly api.Segment[]>>(new Map());
   /** frames done of the running track, null while none runs */
   readonly tracking = signal<number | null>(null);
@@ -23,6 +27,7 @@ export class Video {
   private id: string | null = null;
   private session: string | null = null;
   private wanted = 0;
+  private arrival: Promise<void> = Promise.resolve();
 
   constructor(
     readonly key: string,
@@ -60,18 +65,45 @@ export class Video {
 
   // ---- frames --------------------------------------------------------------------------------------------------------
 
-  async show(n: number): Promise<void> {
-    const frame = Math.max(0, Math.min(this.frames - 1, Math.round(n)));
-    this.frame.value = frame;
-    const ticket = ++this.wanted;
-    const doc = this.docs.value.get(frame) ?? (await this.open(frame));
-    if (ticket !== this.wanted) return; // another frame was asked for meanwhile
-    const before = this.doc.value;
-    if (before && before !== doc) {
-      doc.view = before.view;
-      if (before.selected.value !== null && doc.find(before.selected.value)) doc.selected.value = before.selected.value;
+  /** Puts a frame on the stage; until its picture is there, the one before stays, with its objects and its number. */
+  show(n: number): Promise<void> {
+    this.frame.value = Math.max(0, Math.min(this.frames - 1, Math.round(n)));
+    return (this.arrival = this.turn(this.frame.value, ++this.wanted));
+  }
+
+  private async turn(frame: number, ticket: number): Promise<void> {
+    try {
+      const doc = this.docs.value.get(frame) ?? (await this.open(frame));
+      if (ticket !== this.wanted) return; // another frame was asked for meanwhile
+      await openPicture(doc);
+      if (ticket !== this.wanted) return;
+      const before = this.doc.value;
+      if (before && before !== doc) {
+        doc.view = before.view;
+        if (before.selected.value !== null && doc.find(before.selected.value)) doc.selected.value = before.selected.value;
+      }
+      batch(() => ([this.doc.value, this.shown.value] = [doc, frame]));
+    } catch (error) {
+      if (ticket === this.wanted) this.frame.value = this.shown.value;
+      throw error;
     }
-    this.doc.value = doc;
+  }
+
+  /** The frame that a prompt given now belongs to: the one that was asked for, which may still be on its way. */
+  async arrived(): Promise<Doc | null> {
+    for (let awaited = 0; awaited !== this.wanted; ) {
+      awaited = this.wanted;
+      await this.arrival.catch(() => undefined);
+    }
+    return this.doc.value;
+  }
+
+  /** Stops playing at the frame that is on the stage. */
+  pause(): void {
+    if (!this.playing.value) return;
+    this.playing.value = false;
+    this.wanted++;
+    this.frame.value = this.shown.value;
   }
 
   private async open(frame: number): Promise<Doc> {
@@ -177,7 +209,7 @@ export class Video {
   }
 
   async play(): Promise<void> {
-    if (this.playing.value) return void (this.playing.value = false);
+    if (this.playing.value) return this.pause();
     this.playing.value = true;
     if (this.frame.value >= this.frames - 1) await this.show(0);
     const on = (): boolean => this.playing.value;
