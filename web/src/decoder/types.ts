@@ -128,7 +128,7 @@ export interface DecoderOptions {
   baseUrl: string;
   /** adds the session's header or a bearer token; `fetch` by default */
   fetch?: typeof fetch;
-  /** wasm threads; by default the number of cores up to 4, 1 where the page is not cross-origin isolated */
+  /** wasm threads; by default the number of cores less one, up to 4, 1 where the page is not cross-origin isolated */
   threads?: number;
   /** "wasm" leaves WebGPU alone, "webgpu" takes even one in software */
   backend?: "webgpu" | "wasm";

@@ -10,7 +10,7 @@ import type { DecodedObject, Point, Previous, Prompt, ReferencePrompt, Rle, Visu
 import { Doc, type Region } from "./doc";
 import * as engine from "./engine";
 import { t } from "./i18n";
-import { finalOf, finalRle, newObject, shapeOf, type Obj, type Shape } from "./objects";
+import { finalOf, finalRle, newObject, shapeOf, shapeOfMask, type Obj, type Shape } from "./objects";
 import * as storage from "./storage";
 import { failed, toast } from "./toasts";
 import { Video } from "./video";
@@ -176,15 +176,16 @@ export const isPositive = (p: Prompt): boolean => !("positive" in p) || p.positi
 
 /** A mask of the model's as the object it now is. */
 function afterRound(id: number, before: Obj | undefined, prompts: readonly Prompt[], found: DecodedObject): Obj {
-  const rle = encodeRle({ width: found.width, height: found.height, data: found.mask });
+  const { width, height, mask: data, box, area } = found;
+  const shape = shapeOfMask({ width, height, data }, { box, area }, before?.shape);
   return {
-    ...(before ?? newObject(id, rle)),
+    ...(before ?? newObject(id, shape.rle)),
     prompts,
     label: found.label ?? before?.label ?? null,
     labelScore: found.label === null ? (before?.labelScore ?? null) : found.labelScore,
     score: found.score,
     memory: found.memory,
-    shape: shapeOf(rle, before?.shape),
+    shape,
   };
 }
 
@@ -207,14 +208,16 @@ export async function prompt(doc: Doc, ...added: Prompt[]): Promise<void> {
 async function round(doc: Doc, id: number, added: Prompt[]): Promise<void> {
   const before = doc.find(id);
   const prompts = [...(before?.prompts ?? []), ...added];
-  const [found] = await engine.decode(doc, [{ id, prompts, previous: previousOf(before) }], masksOf(doc), digestDoc);
+  const asked = { id, prompts, previous: previousOf(before) };
+  const seen = await engine.foreseen(doc, asked);
+  const found = seen ?? (await engine.decode(doc, [asked], masksOf(doc), digestDoc))[0];
   if (!found) throw new Error("decode: no mask");
   const now = doc.find(id); // its name or colour may have changed meanwhile
   if (before && !now) return; // it was removed
   doc.put(afterRound(id, now, prompts, found), { event: "round", objects: [{ id, prompts: added }] });
 }
 
-/** The selected object's mask if these prompts were given, without giving them. */
+/** The selected object's mask if these prompts were given, without giving them; if they are given next, it is there. */
 export async function previewOf(doc: Doc, added: Prompt[]): Promise<Mask | null> {
   const active = doc.active.value;
   if (active?.locked || !doc.digest.value) return null;

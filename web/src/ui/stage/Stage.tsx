@@ -1,7 +1,7 @@
 /** The photo: looks at it, and turns pointer and keyboard into prompts. */
 
-import { effect, untracked } from "@preact/signals";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { effect, untracked, useSignal } from "@preact/signals";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { nearestVertex } from "../../core/outline";
 import { decodeRle, type Mask } from "../../core/rle";
 import { fit, keepInSight, pan, pinch, toPhoto, zoom, type View } from "../../core/view";
@@ -54,7 +54,7 @@ export function Stage({ doc }: { doc: Doc }) {
 
 function Preparing({ doc }: { doc: Doc }) {
   const stage = doc.stage.value;
-  if (stage === "ready") return doc.pending.value > 0 ? <div class="working" role="presentation" /> : null;
+  if (stage === "ready") return doc.pending.value > 0 ? <Working /> : null;
   if (stage === "failed") {
     return (
       <div class="preparing" role="alert">
@@ -76,6 +76,18 @@ function Preparing({ doc }: { doc: Doc }) {
   );
 }
 
+const PATIENCE_MS = 200;
+
+/** A moving bar, for what takes longer than a click does: moving it takes from the decoder's time. */
+function Working() {
+  const long = useSignal(false);
+  useEffect(() => {
+    const timer = setTimeout(() => (long.value = true), PATIENCE_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  return long.value ? <div class="working" role="presentation" /> : null;
+}
+
 /** What the canvas needs to be worked on. */
 class Surface {
   private readonly painter: Painter;
@@ -91,6 +103,7 @@ class Surface {
   private positive = true;
   private mode: "idle" | "pan" | "draw" | "pinch" | "corner" = "idle";
   private start: Point = [0, 0];
+  private pressed: Point = [0, 0]; // on the photo
   private pointer: Point | null = null; // on the photo
   private cursor: Point | null = null;
   private space = false;
@@ -428,6 +441,7 @@ class Surface {
     video?.pause();
     this.target = video?.moving.peek() ? video.arrived() : this.doc;
     this.positive = positive;
+    this.pressed = at;
     this.mode = "draw";
     this.preview = null;
     const colour = positive ? POSITIVE : NEGATIVE;
@@ -447,6 +461,10 @@ class Surface {
       case "corners":
         this.held = nearestVertex(this.currentCorners(), at, ROUND / this.view.scale);
         this.mode = this.held ? "corner" : "idle";
+        break;
+      case "click":
+        // A finger needs a tenth of a second to let go: the mask is begun meanwhile.
+        if (this.target === this.doc && this.inside(at)) void app.previewOf(this.doc, [clickAt(at, positive)]);
         break;
       default:
         break;
@@ -485,7 +503,7 @@ class Surface {
     if (mode !== "draw") return;
     switch (tools.tool.value) {
       case "click":
-        if (moved <= SLACK) this.click(at, positive);
+        if (moved <= SLACK) this.click(this.pressed, positive);
         break;
       case "polygon":
         if (moved <= SLACK) this.corner(at, positive);
@@ -499,8 +517,7 @@ class Surface {
   }
 
   private click(at: Point, positive: boolean): void {
-    const [x, y] = [Math.floor(at[0]), Math.floor(at[1])];
-    if (this.inside(at)) this.give((doc) => void app.prompt(doc, { type: "click", x, y, positive }));
+    if (this.inside(at)) this.give((doc) => void app.prompt(doc, clickAt(at, positive)));
   }
 
   private finish(draft: Draft, positive: boolean): void {
@@ -583,10 +600,9 @@ class Surface {
   private async look(positive: boolean): Promise<void> {
     const at = this.resting();
     if (!at) return void (this.previewTimer = 0);
-    const [x, y] = [Math.floor(at[0]), Math.floor(at[1])];
     const { doc } = this;
     const before = doc.history.peek();
-    const mask = await app.previewOf(doc, [{ type: "click", x, y, positive }]);
+    const mask = await app.previewOf(doc, [clickAt(at, positive)]);
     this.previewTimer = 0;
     const now = this.resting();
     if (now === null || this.doc !== doc || doc.history.peek() !== before) return;
@@ -646,6 +662,10 @@ class Surface {
     this.press(this.cursor, positive);
     if (!strokes) this.release(this.cursor, 0);
   }
+}
+
+function clickAt([x, y]: Point, positive: boolean): Prompt {
+  return { type: "click", x: Math.floor(x), y: Math.floor(y), positive };
 }
 
 /** The polygon that is being drawn becomes a prompt. */
