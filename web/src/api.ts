@@ -345,6 +345,10 @@ export const segment = (
 ): Promise<{ segments: (Segment & { round: string })[] }> =>
   ask(`/v1/images/${digest}/segment`, post({ objects, vocabulary, label: vocabulary !== null }));
 
+/** The memory that a round's answer left behind. */
+export const roundMemory = async (digest: string, round: string): Promise<ArrayBuffer> =>
+  (await request(`/v1/images/${digest}/rounds/${round}`)).arrayBuffer();
+
 export const find = (digest: string, text: string, threshold?: number): Promise<{ segments: Segment[] }> =>
   ask(`/v1/images/${digest}/find`, post({ text, ...(threshold === undefined ? {} : { threshold }) }));
 

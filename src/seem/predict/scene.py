@@ -20,7 +20,7 @@ from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
 from seem.predict import everything
-from seem.predict.encoding import object_prompt, visual_prompts
+from seem.predict.encoding import GIVEN_LOGIT, given_logits, object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
     distinct,
@@ -38,7 +38,7 @@ from seem.predict.panoptic import (
     stuff_regions,
 )
 from seem.predict.places import choose, parse_place
-from seem.predict.segmentation import Segmentation, read_only
+from seem.predict.segmentation import GivenSegmentation, Segmentation, read_only
 from seem.predict.session import Session
 from seem.prompts import MAX_PROMPTS, PROMPT_TYPES, Mask, Prompt, Reference, Text, check, is_positive
 from seem.vocabulary import OTHERS, Category, VocabularyLike, parse_vocabulary
@@ -457,6 +457,34 @@ class Scene:
         padded[: encoded.shape[0], : encoded.shape[1]] = encoded
         coverage = torch.nn.functional.avg_pool2d(padded[None], 4).to(self._network.device)  # (1, h/4, w/4)
         return self._network.embed_masks(self._features, coverage)
+
+    def given(self, mask: np.ndarray | Mask) -> GivenSegmentation:
+        """A mask that was made elsewhere, as a result: a round may read it as ``previous``. Its score is 1.
+
+        Args:
+            mask: (H, W) bool at the original size; it may be empty.
+        """
+        array = (mask if isinstance(mask, Mask) else Mask(mask)).array
+        if (array.shape[1], array.shape[0]) != self.size:
+            raise ValueError(f"mask: expected {self.size[0]}x{self.size[1]}, got {array.shape[1]}x{array.shape[0]}")
+        if array.any():
+            with torch.no_grad():
+                embedding = self._embedding(array)[0]
+            logits = given_logits(self.geometry, array)
+        else:
+            embedding = self._embedding(np.ones_like(array))[0] * 0
+            logits = np.full(self.geometry.mask_size, -GIVEN_LOGIT, np.float32)
+        return GivenSegmentation(
+            logits=logits,
+            score=1.0,
+            score_kind="given",
+            label=None,
+            label_score=None,
+            image=self.digest,
+            geometry=self.geometry,
+            embedding=_array(embedding),
+            given=array,
+        )
 
     def session(self) -> Session:
         """An interactive session: objects, rounds, undo and redo."""

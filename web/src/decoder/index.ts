@@ -66,6 +66,11 @@ class LocalDecoder implements Decoder {
     return result;
   }
 
+  async adopt(digest: string, bytes: ArrayBuffer): Promise<string> {
+    await this.init();
+    return this.call("adopt", { digest, bytes }, [bytes]);
+  }
+
   forget(digest: string): void {
     if (this.scenes.delete(digest)) void this.call("forget", { digest }).catch(() => undefined);
   }

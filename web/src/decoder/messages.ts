@@ -22,6 +22,7 @@ export interface Calls {
     ask: { digest: string; objects: DecodeObject[]; embeddings: Embeddings; names: Names | "same" | null };
     answer: DecodedObject[];
   };
+  adopt: { ask: { digest: string; bytes: ArrayBuffer }; answer: string };
   forget: { ask: { digest: string }; answer: null };
 }
 

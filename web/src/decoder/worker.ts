@@ -48,6 +48,8 @@ async function handle(message: Ask): Promise<Calls[Kind]["answer"]> {
       if (message.ask.names !== "same") names = message.ask.names;
       return engine.decode(digest, objects, lookup(embeddings), names);
     }
+    case "adopt":
+      return engine.adopt(message.ask.digest, message.ask.bytes);
     case "forget":
       engine.forget(message.ask.digest);
       return null;

@@ -168,8 +168,10 @@ function masksOf(doc: Doc): (id: number) => Previous | null {
   };
 }
 
+/** What the next round reads: an empty mask that no round made is nothing to remember. */
 function previousOf(o: Obj | undefined): Previous | null {
-  return o ? (o.memory ?? { rle: o.shape.rle }) : null;
+  if (!o) return null;
+  return o.memory ?? (decodeRle(o.shape.rle).data.includes(1) ? { rle: o.shape.rle } : null);
 }
 
 export const isPositive = (p: Prompt): boolean => !("positive" in p) || p.positive !== false;

@@ -120,7 +120,11 @@ export function Palette() {
 function NameField({ doc, o }: { doc: Doc; o: Obj }) {
   const field = useRef<HTMLInputElement>(null);
   const likely = useSignal<string[]>([]);
-  useLayoutEffect(() => field.current?.select(), []);
+  useLayoutEffect(() => {
+    // Not a property: what is typed would be overwritten when the suggestions come.
+    if (field.current) field.current.value = app.nameOf(o);
+    field.current?.select();
+  }, []);
   useEffect(() => {
     void app.candidates(doc, o).then((found) => (likely.value = found));
   }, []);
@@ -138,7 +142,6 @@ function NameField({ doc, o }: { doc: Doc; o: Obj }) {
         list="known-names"
         maxLength={100}
         aria-label={t("rename", { name: app.nameOf(o) })}
-        value={app.nameOf(o)}
         onKeyDown={(event) => {
           if (event.key === "Enter") save(event.currentTarget.value);
           if (event.key === "Escape") tools.renaming.value = null;
