@@ -309,6 +309,8 @@ export const useSample = (id: string): Promise<Uploaded> =>
 export const uploadVideo = (body: Blob, progress: (share: number) => void): Promise<VideoInfo> =>
   uploadSurely<VideoInfo>("/v1/videos", body, progress);
 
+export const removeVideo = (id: string): Promise<Response> => request(`/v1/videos/${id}`, { method: "DELETE" }, false);
+
 /** The scene's bytes, with progress 0..1. */
 export async function scene(digest: string, progress: (share: number) => void): Promise<ArrayBuffer> {
   const answer = await request(`/v1/images/${digest}/scene`);

@@ -13,7 +13,7 @@ import { t } from "./i18n";
 import { finalOf, finalRle, newObject, shapeOf, shapeOfMask, type Obj, type Shape } from "./objects";
 import * as storage from "./storage";
 import { failed, toast } from "./toasts";
-import { Video } from "./video";
+import { sendVideo, Video } from "./video";
 
 export type Item = { kind: "image"; key: string; doc: Doc } | { kind: "video"; key: string; video: Video };
 
@@ -104,7 +104,7 @@ export async function addSample(id: string): Promise<void> {
 async function addVideo(file: File): Promise<string> {
   loading.value = { name: file.name, share: 0 };
   try {
-    const about = await api.uploadVideo(file, (share) => {
+    const about = await sendVideo(file, (share) => {
       loading.value = { name: file.name, share: share < 1 ? share : null };
     });
     const { width, height, frames, fps } = about;
@@ -128,7 +128,7 @@ export function removeItem(key: string): void {
   const at = items.value.findIndex((i) => i.key === key);
   const item = items.value[at];
   if (!item) return;
-  if (item.kind === "video") item.video.stop();
+  if (item.kind === "video") void item.video.forget();
   items.value = items.value.filter((i) => i.key !== key);
   if (activeKey.value === key) activeKey.value = (items.value[at] ?? items.value[at - 1])?.key ?? null;
   void storage.drop(key).catch(() => undefined);
@@ -547,7 +547,7 @@ function autosave(doc: Doc): void {
 
 function autosaveVideo(video: Video): void {
   effect(() => {
-    void [video.given.value, video.tracked.value];
+    void [video.given.value, video.tracked.value, video.upload.value];
     later(video.key, () => (isKept(video.key) ? storage.saveVideo(video.toRecord()) : Promise.resolve()));
   });
 }
@@ -566,7 +566,7 @@ function watchProject(): void {
 async function own(): Promise<boolean> {
   if (!("locks" in navigator)) return true;
   return new Promise((done) => {
-    const signal = AbortSignal.timeout(1500); // a page that is being reloaded lets go within this
+    const signal = AbortSignal.timeout(3000); // a page that is being reloaded lets go within this
     navigator.locks
       .request("seem.project", { signal }, () => {
         done(true);

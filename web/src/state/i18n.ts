@@ -26,7 +26,7 @@ export const en = {
   // status
   starting: "Starting the decoder…",
   local: "Decoding on this device",
-  localLong: "Your prompts are decoded on this device ({backend}, {n} threads). Photos are encoded by the server.",
+  localLong: "Your prompts are decoded on this device ({backend}, threads: {n}). Photos are encoded by the server.",
   remote: "Decoding on the server",
   remoteLong: "The server decodes your prompts, because this browser does not: {why}",
   roundTook: "Last round: {ms} ms",

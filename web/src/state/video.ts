@@ -4,11 +4,36 @@ import { batch, computed, signal, type ReadonlySignal } from "@preact/signals";
 import * as api from "../api";
 import type { Prompt } from "../decoder/types";
 import { Doc } from "./doc";
+import { info } from "./engine";
 import { finalRle, newObject, shapeOf, type Obj } from "./objects";
 import { openPicture } from "./pictures";
 import type { VideoRecord } from "./storage";
 
 const SHOWN = 60; // frames without prompts that are kept
+const HELD = 2; // clips that a server takes of a session, unless it says otherwise
+
+export interface Upload {
+  id: string;
+  session: string | null;
+}
+
+const held: Video[] = []; // clips that the server has, the least recently used first
+
+function drop(video: Video): void {
+  if (held.includes(video)) held.splice(held.indexOf(video), 1);
+}
+
+function hold(video: Video): void {
+  drop(video);
+  held.push(video);
+}
+
+/** Sends a clip; where the server keeps no more of them, the one that was not used for longest goes. */
+export async function sendVideo(blob: Blob, progress: (share: number) => void): Promise<api.VideoInfo> {
+  const most = info.value?.limits["videos_per_session"] ?? HELD;
+  while (held.length >= most) await held[0]?.forget();
+  return api.uploadVideo(blob, progress);
+}
 
 export class Video {
   /** the frame that is wanted, and the one on the stage: the same as soon as the wanted one's picture is there */
@@ -24,8 +49,8 @@ export class Video {
   readonly given: ReadonlySignal<readonly number[]>;
   private readonly docs = signal<ReadonlyMap<number, Doc>>(new Map());
   private stopper: AbortController | null = null;
-  private id: string | null = null;
-  private session: string | null = null;
+  /** where the server has it */
+  readonly upload = signal<Upload | null>(null);
   private wanted = 0;
   private arrival: Promise<void> = Promise.resolve();
 
@@ -43,14 +68,28 @@ export class Video {
 
   /** `id` of an upload that this session just made. */
   uploaded(id: string): void {
-    [this.id, this.session] = [id, api.currentSession()];
+    this.upload.value = { id, session: api.currentSession() };
+    hold(this);
   }
 
   private async server(): Promise<string> {
-    if (this.id === null || this.session !== api.currentSession()) {
-      this.uploaded((await api.uploadVideo(this.blob, () => undefined)).video);
+    const { id, session } = this.upload.value ?? {};
+    if (id === undefined || session !== api.currentSession()) {
+      drop(this);
+      this.uploaded((await sendVideo(this.blob, () => undefined)).video);
+    } else {
+      hold(this);
     }
-    return this.id ?? "";
+    return this.upload.value?.id ?? "";
+  }
+
+  /** The server need not keep it; it is sent again if it is wanted again. */
+  async forget(): Promise<void> {
+    this.stop();
+    drop(this);
+    const { id, session } = this.upload.value ?? {};
+    this.upload.value = null;
+    if (id !== undefined && session === api.currentSession()) await api.removeVideo(id).catch(() => undefined);
   }
 
   private async ask<T>(call: (id: string) => Promise<T>): Promise<T> {
@@ -58,7 +97,7 @@ export class Video {
       return await call(await this.server());
     } catch (error) {
       if (!api.mustUpload(error)) throw error;
-      this.session = null;
+      this.upload.value = null;
       return call(await this.server());
     }
   }
@@ -228,12 +267,14 @@ export class Video {
     const { key, name, width, height, frames, fps } = this;
     const docs = [...this.docs.value].filter(([, d]) => givenIds(d).size > 0);
     const tracked = [...this.tracked.value].map(([n, s]) => [n, [...s]] as [number, api.Segment[]]);
-    return { key, name, width, height, frames, fps, docs: docs.map(([frame, d]) => ({ frame, record: d.toRecord() })), tracked };
+    const upload = this.upload.value;
+    return { key, name, width, height, frames, fps, upload, docs: docs.map(([frame, d]) => ({ frame, record: d.toRecord() })), tracked };
   }
 
   /** Frames with prompts come back when they are shown; their pictures are asked from the server again. */
   async restore(record: VideoRecord): Promise<void> {
     this.tracked.value = new Map(record.tracked);
+    this.upload.value = record.upload ?? null;
     for (const { frame, record: saved } of record.docs) {
       const doc = Doc.fromRecord(saved, await this.ask((id) => api.frame(id, frame)));
       this.keep(frame, doc);

@@ -168,7 +168,7 @@ export function OptionsBar() {
           {t("choosePhoto")}
         </button>
       )}
-      {info && <p class="hint">{t(info.hint)}</p>}
+      {info && <p class="hint" title={t(info.hint)}>{t(info.hint)}</p>}
     </div>
   );
 }
