@@ -40,16 +40,19 @@ SECONDS = 120_000  # milliseconds that anything may take on a loaded machine
 class Server:
     """`seem serve` in a process of its own, on one port, which can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, token: str | None = None) -> None:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self._token = token
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "2"}
+        if self._token is not None:
+            env["SEEM_TOKEN"] = self._token
         command = [sys.executable, "-m", "seem", "serve", "--port", str(self.port), "--drain", "1"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=ROOT)
@@ -157,10 +160,13 @@ class Seem:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the photo is in the window."""
-        ready = "canvas[data-testid=stage][data-view]"  # a clip makes a new canvas for each frame
         self.settle()
+        return self.where(x, y)
+
+    def where(self, x: float, y: float) -> tuple[float, float]:
+        """The same as it is at this moment."""
         read = "c => ({view: JSON.parse(c.dataset.view), box: c.getBoundingClientRect().toJSON()})"
-        found = self.page.eval_on_selector(ready, read)
+        found = self.get("stage").evaluate(read)
         view, box = found["view"], found["box"]
         return box["x"] + view["x"] + (x + 0.5) * view["scale"], box["y"] + view["y"] + (y + 0.5) * view["scale"]
 

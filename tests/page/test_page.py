@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+import seem
+from seem.predict.scene import Scene
+from seem.predict.session import Session
 from tests.page.conftest import ROOT, SECONDS, Seem, Server, iou, sync_api, truth
 
 pytestmark = pytest.mark.slow
 
-AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
 BIG, SMALL = (347, 187), (47, 53)  # two coins
 
 
@@ -116,6 +119,7 @@ def test_a_reference_on_another_photo(page: Seem, tmp_path: Path) -> None:
     page.page.get_by_role("button", name="cat.jpg", exact=True).click()
     page.settle()
     page.tool("reference")
+    sync_api.expect(page.get("marker")).to_be_visible()
     box = page.get("marker").bounding_box()
     spot = lambda x, y: (box["x"] + x * box["width"], box["y"] + y * box["height"])  # noqa: E731
     page.page.mouse.move(*spot(0.25, 0.05))
@@ -280,6 +284,40 @@ def test_a_log_replays_to_the_same_mask_and_coco_comes_back(page: Seem, tmp_path
     assert (page.masks("coins")[1] == mask).all()
 
 
+def test_python_replays_the_page_s_log(page: Seem) -> None:
+    """A phrase with a place, which the server decides, then a click, a stroke of the brush, and a click after it."""
+    page.sample("coins")
+    page.tool("text")
+    page.get("text").fill("the largest coin")
+    page.get("text-this").click()
+    page.wait_objects(1)
+    [phrase] = page.masks("coins")
+    score = page.get("object").locator(".score").inner_text()
+    page.tool("click")
+    page.click(*BIG)
+    page.tool("brush")
+    page.drag((100, 140), (140, 140))
+    [painted] = page.masks("coins")
+    page.tool("click")
+    page.click(BIG[0] + 8, BIG[1])
+    [last] = page.masks("coins")
+    page.get("export").click()
+    with page.page.expect_download() as info:
+        page.get("log-download").click()
+    page.get("dialog-close").click()
+    log = json.loads(Path(info.value.path()).read_text())
+    assert [e["event"] for e in log["events"]] == ["round", "round", "set", "round"]
+
+    model = seem.load(device="cpu")
+    scene = Scene.from_bytes(model.encode(ROOT / "examples/photos/coins.jpg").to_bytes(), model)  # as the page has it
+    told = scene.segment(seem.Text("the largest coin"))
+    assert (told.mask == phrase).all()
+    assert score.endswith(f"{round(told.score * 100)}%")
+    given = Session.replay(scene, {**log, "events": log["events"][:3]})
+    assert (given.objects[1].result.mask == painted).all()
+    assert iou(Session.replay(scene, log).objects[1].result.mask, last) > 0.995
+
+
 def choose(page: Seem, button: str, path: Path) -> None:
     with page.page.expect_file_chooser() as chooser:
         page.get(button).click()
@@ -306,6 +344,90 @@ def test_a_reload_restores_photos_objects_and_undo(page: Seem) -> None:
     page.wait_objects(0)
 
 
+def test_a_folder_and_a_pasted_picture(page: Seem, tmp_path: Path) -> None:
+    for name in ("b 10.png", "b 9.png"):
+        Image.new("RGB", (64, 48), "white").save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with page.page.expect_file_chooser() as chooser:
+        page.page.get_by_role("button", name="a folder").click()
+    chooser.value.set_files(str(tmp_path))
+    thumbs = page.page.locator(".thumb-open")
+    sync_api.expect(thumbs).to_have_count(2, timeout=SECONDS)
+    assert [thumb.get_attribute("title") for thumb in thumbs.all()] == ["b 9.png", "b 10.png"]
+    page.page.evaluate(
+        """async () => {
+          const canvas = new OffscreenCanvas(40, 30);
+          canvas.getContext("2d").fillRect(5, 5, 10, 10);
+          const clipboardData = new DataTransfer();
+          clipboardData.items.add(new File([await canvas.convertToBlob()], "image.png", { type: "image/png" }));
+          document.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+        }"""
+    )
+    sync_api.expect(thumbs).to_have_count(3, timeout=SECONDS)
+    assert str(thumbs.nth(2).get_attribute("title")).startswith("pasted-")
+    page.settle()
+
+
+def test_a_finger_taps_and_two_fingers_zoom(server: Server, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 780}, has_touch=True, locale="en-US")
+    page = Seem(context.new_page(), server.url)
+    page.open()
+    page.sample("coins")
+    before = json.loads(page.get("stage").get_attribute("data-view"))
+    x, y = page.at(*BIG)
+    touch = context.new_cdp_session(page.page)
+
+    def send(kind: str, *points: tuple[float, float]) -> None:
+        found = [{"x": px, "y": py, "id": i} for i, (px, py) in enumerate(points)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+
+    send("touchStart", (x - 20, y))
+    send("touchStart", (x - 20, y), (x + 20, y))
+    for apart in (30, 40, 50, 60):
+        send("touchMove", (x - apart, y), (x + apart, y))
+    send("touchEnd")
+    page.page.wait_for_function(
+        "least => JSON.parse(document.querySelector('[data-testid=stage]').dataset.view).scale > least",
+        arg=2.5 * before["scale"],
+    )
+    nx, ny = page.at(*BIG)
+    assert abs(nx - x) < 8 and abs(ny - y) < 8  # the point between the fingers stays
+    assert page.get("object").count() == 0  # two fingers are no click
+    page.page.touchscreen.tap(nx, ny)
+    page.wait_objects(1)
+    area = int(str(page.get("object").get_attribute("data-area")))
+    page.get("exclude").tap()
+    page.page.touchscreen.tap(*page.at(BIG[0] + 10, BIG[1]))
+    page.page.wait_for_function(
+        "area => Number(document.querySelector('[data-testid=object]').dataset.area) !== area", arg=area
+    )
+    context.close()
+
+
+def test_a_server_that_asks_for_a_token(browser: Any, tmp_path: Path) -> None:
+    server = Server(tmp_path, token="open sesame")
+    server.start()
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+    try:
+        page = Seem(context.new_page(), server.url)
+        page.page.goto(server.url)
+        page.get("token").fill("open barley")
+        with page.page.expect_navigation():
+            page.get("token").press("Enter")
+        page.get("token").fill("open sesame")
+        page.get("token").press("Enter")
+        page.page.wait_for_selector("[data-backend]:not([data-backend=server])")
+        page.sample("coins")
+        page.click(*BIG)
+        page.wait_objects(1)
+        page.open()  # a reload does not ask again
+        page.wait_objects(1)
+        assert page.get("token").count() == 0
+    finally:
+        context.close()
+        server.stop()
+
+
 def test_both_languages(page: Seem) -> None:
     page.sample("coins")
     page.get("settings").click()
@@ -322,9 +444,8 @@ def test_both_languages(page: Seem) -> None:
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_axe_finds_nothing_serious(page: Seem, theme: str) -> None:
-    if not AXE.exists():
-        pytest.skip("needs axe-core: npm ci in web/")
-    page.page.evaluate(AXE.read_text())
+    axe = resources.files("axe_playwright_python") / "axe.min.js"  # axe-core; of the extra dev
+    page.page.evaluate(axe.read_text(encoding="utf-8"))
     page.get("settings").click()
     page.page.get_by_label(theme).check()
     found = {"settings": serious(page)}
@@ -376,21 +497,99 @@ def test_the_server_decodes_where_the_browser_cannot(server: Server, browser: An
     context.close()
 
 
-def test_a_clip_is_tracked_corrected_and_exported(page: Seem, tmp_path: Path) -> None:
+# Pointer down and up in the middle of the stage, at the moment in which there is one.
+PRESS = """(selector) => {
+  const watch = new MutationObserver(() => {
+    const canvas = document.querySelector(selector);
+    if (!canvas) return;
+    watch.disconnect();
+    const { x, y, width, height } = canvas.getBoundingClientRect();
+    const how = { clientX: x + width / 2, clientY: y + height / 2, pointerId: 1, bubbles: true };
+    for (const type of ["pointerdown", "pointerup"]) canvas.dispatchEvent(new PointerEvent(type, how));
+  });
+  watch.observe(document.body, { subtree: true, childList: true });
+}"""
+STAGE = "canvas[data-testid=stage]"
+
+
+def test_a_click_on_a_stage_that_just_came_is_not_lost(page: Seem) -> None:
+    page.page.evaluate(PRESS, STAGE)
+    page.get("sample-coins").click()
+    page.wait_objects(1)
+
+
+def test_a_click_on_everything_waits_for_the_regions(page: Seem) -> None:
+    page.sample("astronaut")
+    page.tool("everything")
+    page.page.mouse.click(*page.where(100, 300))  # nothing was found yet
+    page.wait_objects(1)
+    assert page.names() == ["person"]
+
+
+def make_clip(path: Path, frames: int) -> None:
+    """Coins that move right by 4 pixels a frame; a pixel (x, y) of coins.jpg is at (x - 120, y - 40) of the first."""
     av = pytest.importorskip("av")
-    frames = 4
-    with Image.open(ROOT / "examples/photos/coins.jpg") as photo, av.open(tmp_path / "clip.mp4", "w") as container:
+    with Image.open(ROOT / "examples/photos/coins.jpg") as photo, av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=5)
         stream.width, stream.height, stream.bit_rate = 256, 256, 4_000_000
         for n in range(frames):
-            part = photo.convert("RGB").crop((120 - 4 * n, 40, 376 - 4 * n, 296))  # everything moves right by 4 pixels
+            part = photo.convert("RGB").crop((120 - 4 * n, 40, 376 - 4 * n, 296))
             container.mux(stream.encode(av.VideoFrame.from_image(part)))
         container.mux(stream.encode())
+
+
+def open_clip(page: Seem, path: Path, frames: int) -> None:
+    make_clip(path, frames)
     with page.page.expect_file_chooser() as chooser:
         page.get("pick").click()
-    chooser.value.set_files(str(tmp_path / "clip.mp4"))
+    chooser.value.set_files(str(path))
     sync_api.expect(page.get("frame-of")).to_have_text(f"Frame 1 of {frames}", timeout=SECONDS)
     page.settle()
+    page.tool("click")
+
+
+def test_a_click_while_a_frame_comes_belongs_to_that_frame(page: Seem, tmp_path: Path) -> None:
+    open_clip(page, tmp_path / "clip.mp4", 4)
+    page.get("stage").evaluate("canvas => (window.first = canvas)")
+    page.get("stage").focus()
+    for n in (2, 3, 4):
+        page.page.keyboard.press(".")
+        page.page.mouse.click(*page.where(BIG[0] - 120, BIG[1] - 40))  # without waiting for it
+        sync_api.expect(page.get("frame-of")).to_have_text(f"Frame {n} of 4")
+        page.wait_objects(1)
+    assert page.page.evaluate("canvas => window.first === document.querySelector(canvas)", STAGE)
+    for n, count in ((3, 1), (2, 1), (1, 0)):
+        page.page.keyboard.press(",")
+        sync_api.expect(page.get("frame-of")).to_have_text(f"Frame {n} of 4")
+        page.wait_objects(count)
+
+
+def test_a_clip_comes_back_after_a_reload(page: Seem, tmp_path: Path) -> None:
+    open_clip(page, tmp_path / "clip.mp4", 3)
+    page.click(BIG[0] - 120, BIG[1] - 40)
+    page.wait_objects(1)
+    page.get("track").click()
+    sync_api.expect(page.get("toasts")).to_contain_text("Tracked.", timeout=SECONDS)
+    areas = []
+    for n in (1, 2, 3):
+        page.get("frame").fill(str(n - 1))
+        sync_api.expect(page.get("frame-of")).to_have_text(f"Frame {n} of 3")
+        areas.append(page.get("object").get_attribute("data-area"))
+    page.page.wait_for_timeout(500)  # it is saved as one works
+    page.open()
+    for n in (1, 2, 3):
+        page.get("frame").fill(str(n - 1))
+        sync_api.expect(page.get("frame-of")).to_have_text(f"Frame {n} of 3", timeout=SECONDS)
+        page.wait_objects(1)
+        assert page.get("object").get_attribute("data-area") == areas[n - 1]
+    page.click(BIG[0] - 120 + 8, BIG[1] - 40)
+    page.get("track").click()  # the clip is sent again
+    sync_api.expect(page.get("toasts")).to_contain_text("Tracked.", timeout=SECONDS)
+
+
+def test_a_clip_is_tracked_corrected_and_exported(page: Seem, tmp_path: Path) -> None:
+    frames = 4
+    open_clip(page, tmp_path / "clip.mp4", frames)
     page.click(BIG[0] - 120, BIG[1] - 40)
     page.wait_objects(1)
     page.get("track").click()

@@ -178,3 +178,42 @@ def test_any_session_replays(steps: list[tuple[Any, ...]]) -> None:
     again = Session.replay(SCENE, json.loads(json.dumps(session.log())))
     assert masks(again) == masks(session)
     assert (again.can_undo, again.can_redo) == (session.can_undo, session.can_redo)
+
+
+def test_a_mask_that_was_given_stands_and_is_remembered(scene: Scene) -> None:
+    session = scene.session()
+    session.add(1, RED)
+    painted = box_mask(RED_BOX)
+    painted[:3] = True
+    given = session.put(1, painted)
+    assert np.array_equal(given.mask, painted) and given.score_kind == "given"
+    assert scene.label(given) == scene.label(painted)
+    one = session.objects[1]
+    assert (one.prompts, one.rounds) == ((RED,), 1)
+    after = session.add(1, CORNER)
+    assert np.array_equal(after.logits, scene.segment(RED, CORNER, previous=given).logits)
+    session.undo()
+    session.undo()
+    assert session.objects[1].result.score_kind != "given"
+
+
+def test_a_log_with_given_masks_replays(scene: Scene) -> None:
+    """The browser's page writes them for strokes of the brush, masks from a list, and imported ones."""
+    session = scene.session()
+    session.put_all({1: box_mask(RED_BOX), 2: np.zeros((scene.size[1], scene.size[0]), bool)})
+    session.add(1, CORNER)
+    session.add(2, BLUE)  # an empty mask is no memory
+    assert np.array_equal(session.objects[2].result.logits, scene.segment(BLUE).logits)
+    log = json.loads(json.dumps(session.log()))
+    assert log["events"][0]["event"] == "set" and set(log["events"][0]["objects"][0]) == {"id", "rle"}
+    again = Session.replay(scene, log)
+    assert masks(again) == masks(session)
+    for bad in ({"id": 1}, {"id": 1, "rle": {"size": [2, 2], "counts": [4]}}, {"id": -1, "rle": log["events"][0]}):
+        with pytest.raises((ValueError, TypeError), match=r"log.events\[0\]"):
+            Session.replay(scene, log | {"events": [{"event": "set", "objects": [bad]}]})
+
+
+def test_tiles_take_no_given_mask(model: Model) -> None:
+    session = model.encode_large(make_photo(), tile=64).session()
+    with pytest.raises(ValueError, match="put: expected a scene of a photo"):
+        session.put(1, box_mask(RED_BOX))

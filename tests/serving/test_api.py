@@ -226,6 +226,15 @@ def test_memory_by_round_and_by_mask(http: httpx.Client, image: str, scene: Scen
     assert by_mask["score"] < expected.score
 
 
+def test_a_round_s_memory_for_a_decoder_elsewhere(http: httpx.Client, image: str, scene: Scene, model: Model) -> None:
+    found = first(ask_segment(http, image, RED))
+    answer = http.get(f"/v1/images/{image}/rounds/{found['round']}")
+    logits = safetensors.numpy.load(answer.content)["logits"]
+    here = Scene.from_bytes(scene.to_bytes(), model)
+    assert np.array_equal(logits, here.segment(seem.Click(30, 40)).logits)
+    assert error(http.get(f"/v1/images/{image}/rounds/999")) == (409, "round_gone")
+
+
 @pytest.mark.parametrize(
     ("previous", "expected"),
     [

@@ -309,6 +309,8 @@ export const useSample = (id: string): Promise<Uploaded> =>
 export const uploadVideo = (body: Blob, progress: (share: number) => void): Promise<VideoInfo> =>
   uploadSurely<VideoInfo>("/v1/videos", body, progress);
 
+export const removeVideo = (id: string): Promise<Response> => request(`/v1/videos/${id}`, { method: "DELETE" }, false);
+
 /** The scene's bytes, with progress 0..1. */
 export async function scene(digest: string, progress: (share: number) => void): Promise<ArrayBuffer> {
   const answer = await request(`/v1/images/${digest}/scene`);
@@ -344,6 +346,10 @@ export const segment = (
   vocabulary: readonly string[] | null,
 ): Promise<{ segments: (Segment & { round: string })[] }> =>
   ask(`/v1/images/${digest}/segment`, post({ objects, vocabulary, label: vocabulary !== null }));
+
+/** The memory that a round's answer left behind. */
+export const roundMemory = async (digest: string, round: string): Promise<ArrayBuffer> =>
+  (await request(`/v1/images/${digest}/rounds/${round}`)).arrayBuffer();
 
 export const find = (digest: string, text: string, threshold?: number): Promise<{ segments: Segment[] }> =>
   ask(`/v1/images/${digest}/find`, post({ text, ...(threshold === undefined ? {} : { threshold }) }));

@@ -11,6 +11,14 @@ interface Memory {
 
 const MEMORIES = 2000; // run lengths, a few kilobytes each
 
+/** The server's answer as a decoder's. */
+export function decoded(found: api.Segment, memory: string | null, ms: number): DecodedObject {
+  const mask = decodeRle(found.mask_rle);
+  const { id, box, area, label } = found;
+  const { width, height, data } = mask;
+  return { id, width, height, mask: data, box, area, score: found.score ?? 0, label, labelScore: found.label_score, memory, ms };
+}
+
 export class RemoteDecoder implements Decoder {
   private readonly memories = new Map<string, Memory>();
   private count = 0;
@@ -40,22 +48,10 @@ export class RemoteDecoder implements Decoder {
       if (error.status !== 409) throw new DecoderError(error.status === 422 ? "invalid" : "network", error.message);
       answer = await api.segment(digest, objects.map((o) => this.round(o, true)), vocabulary); // its round is forgotten
     }
-    return answer.segments.map((found) => {
-      const mask = decodeRle(found.mask_rle);
-      return {
-        id: found.id,
-        width: mask.width,
-        height: mask.height,
-        mask: mask.data,
-        box: found.box,
-        area: found.area,
-        score: found.score ?? 0,
-        label: found.label,
-        labelScore: found.label_score,
-        memory: this.remember(digest, { round: found.round, rle: found.mask_rle }),
-        ms: performance.now() - began,
-      };
-    });
+    const ms = performance.now() - began;
+    return answer.segments.map((found) =>
+      decoded(found, this.remember(digest, { round: found.round, rle: found.mask_rle }), ms),
+    );
   }
 
   forget(digest: string): void {

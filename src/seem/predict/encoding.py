@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from seem import geometry
-from seem.geometry import ImageGeometry
+from seem.geometry import MASK_STRIDE, ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.prompts import (
     Box,
@@ -22,6 +22,18 @@ from seem.prompts import (
     VisualPromptType,
     check,
 )
+
+GIVEN_LOGIT = 8.0  # inside a mask that is given as the round before; outside its negative
+
+
+def given_logits(sizes: ImageGeometry, mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool at the original size -> (h/4, w/4) float32: its share of each cell, from -8 to 8, as a memory."""
+    inside = sizes.mask_to_encoded(mask)
+    height, width = sizes.mask_size
+    padded = np.zeros((height * MASK_STRIDE, width * MASK_STRIDE), np.float32)
+    padded[: inside.shape[0], : inside.shape[1]] = inside
+    share: np.ndarray = padded.reshape(height, MASK_STRIDE, width, MASK_STRIDE).mean((1, 3))
+    return (2 * share - 1) * np.float32(GIVEN_LOGIT)
 
 
 def object_prompt(

@@ -17,7 +17,7 @@ from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
 from seem.predict import everything
 from seem.predict.closer import look_closer, open_photo, pack_photo, see_phrase, see_regions, unpack_photo
-from seem.predict.encoding import object_prompt, visual_prompts
+from seem.predict.encoding import GIVEN_LOGIT, given_logits, object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
     distinct,
@@ -36,7 +36,7 @@ from seem.predict.panoptic import (
 )
 from seem.predict.places import choose, parse_place
 from seem.predict.scene_files import make_features, read_header, read_tensors, write_scene
-from seem.predict.segmentation import Segmentation, read_only
+from seem.predict.segmentation import GivenSegmentation, Segmentation, read_only
 from seem.predict.session import Session
 from seem.prompts import MAX_PROMPTS, PROMPT_TYPES, Mask, Prompt, Reference, Text, check, is_positive
 from seem.vocabulary import OTHERS, Category, VocabularyLike, parse_vocabulary
@@ -481,6 +481,34 @@ class Scene:
         if look is None or photo is None or not inside.any():
             return None
         return look(look.look(self._network.semantic_encoder, photo, inside[None].to(photo.device)))
+
+    def given(self, mask: np.ndarray | Mask) -> GivenSegmentation:
+        """A mask that was made elsewhere, as a result: a round may read it as ``previous``. Its score is 1.
+
+        Args:
+            mask: (H, W) bool at the original size; it may be empty.
+        """
+        array = (mask if isinstance(mask, Mask) else Mask(mask)).array
+        if (array.shape[1], array.shape[0]) != self.size:
+            raise ValueError(f"mask: expected {self.size[0]}x{self.size[1]}, got {array.shape[1]}x{array.shape[0]}")
+        if array.any():
+            with torch.no_grad():
+                embedding = self._embedding(array)[0]
+            logits = given_logits(self.geometry, array)
+        else:
+            embedding = self._embedding(np.ones_like(array))[0] * 0
+            logits = np.full(self.geometry.mask_size, -GIVEN_LOGIT, np.float32)
+        return GivenSegmentation(
+            logits=logits,
+            score=1.0,
+            score_kind="given",
+            label=None,
+            label_score=None,
+            image=self.digest,
+            geometry=self.geometry,
+            embedding=_array(embedding),
+            given=array,
+        )
 
     def session(self) -> Session:
         """An interactive session: objects, rounds, undo and redo."""

@@ -30,7 +30,8 @@ class Segmentation:
         logits: (h/4, w/4) float32 at stride 4 of the unpadded encoded image; > 0 is inside.
         score: how good the mask is, 0..1; `score_kind` says what it means.
         score_kind: "predicted_iou"; "mean_probability" inside the mask, for models that do not predict it; or
-            "match", what `find` ranks by: predicted IoU times the probability that the text names the mask.
+            "match", what `find` ranks by: predicted IoU times the probability that the text names the mask; or "given",
+            for a mask that was not the model's (`Session.put`).
         label: the most likely name, or None where it was not asked for.
         label_score: that name's probability, 0..1, or None.
         image: "sha256:…" of the image that this is a mask of.
@@ -98,6 +99,22 @@ class Segmentation:
             "box": None if self.box is None else list(self.box),
             "area": self.area,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class GivenSegmentation(Segmentation):
+    """A mask that was painted, imported or kept from a list: exact, where a decoded one is enlarged from its logits.
+
+    Attributes:
+        given: (H, W) bool at the original image's size.
+    """
+
+    given: np.ndarray = field(repr=False)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool at the original image's size, as it was given."""
+        return read_only(self.given)
 
 
 def to_supervision(results: Sequence[Segmentation]) -> supervision.Detections:

@@ -7,9 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seem.prompts import MAX_PROMPTS, Prompt, Resolver, object_from_json, object_to_json, parse_id
+from seem.prompts import (
+    MAX_PROMPTS,
+    Mask,
+    Prompt,
+    Resolver,
+    object_from_json,
+    object_to_json,
+    parse_id,
+    prompt_from_json,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from seem.predict.scene import Scene
     from seem.predict.segmentation import Segmentation
 
@@ -106,7 +117,7 @@ class Session:
                     raise ValueError(f"object {object_id}: expected at least one new prompt, got none")
             before = [state.get(object_id) for object_id in new]
             everything = [(b.prompts if b else ()) + p for b, p in zip(before, new.values(), strict=True)]
-            memory = [b.result if b else None for b in before]
+            memory = [b.result if b and _remembers(b.result) else None for b in before]
             if len(new) == 1:  # `segment` and `segment_all` agree up to rounding only, but one object has one result
                 results = [self.scene.segment(*everything[0], previous=memory[0])]
             else:
@@ -116,6 +127,38 @@ class Session:
             objects = [object_to_json(object_id, prompts) for object_id, prompts in new.items()]
             self._push(state, {"event": "round", "objects": objects})
             return {object_id: state[object_id].result for object_id in new}
+
+    def put(self, object_id: int, mask: np.ndarray | Mask) -> Segmentation:
+        """Give an object exactly this mask: painted, imported, or kept from a list. Its prompts stay; the next round
+        reads the mask as memory.
+
+        Args:
+            object_id: any whole number from 0; the object is new if its id is.
+            mask: (H, W) bool at the image's size; it may be empty.
+
+        Raises:
+            ValueError, TypeError: a mask of another size or kind, or a scene of tiles.
+        """
+        object_id = parse_id("object_id", object_id)
+        return self.put_all({object_id: mask})[object_id]
+
+    def put_all(self, masks: Mapping[int, np.ndarray | Mask]) -> dict[int, Segmentation]:
+        """`put` for several objects, as one change."""
+        if not isinstance(masks, Mapping) or not masks:
+            raise ValueError(f"masks: expected {{object id: mask}} with at least one object, got {masks!r}")
+        if not hasattr(self.scene, "given"):
+            raise ValueError("put: expected a scene of a photo that is encoded as one, got one of tiles")
+        given = {parse_id("object_id", i): mask if isinstance(mask, Mask) else Mask(mask) for i, mask in masks.items()}
+        with self._lock:
+            self._check_room()
+            state = dict(self._history[self._at])
+            for object_id, mask in given.items():
+                old = state.get(object_id)
+                prompts, rounds = (old.prompts, old.rounds) if old else ((), 0)
+                state[object_id] = SessionObject(object_id, prompts, self.scene.given(mask), rounds)
+            objects = [{"id": object_id, "rle": mask.to_json()["rle"]} for object_id, mask in given.items()]
+            self._push(state, {"event": "set", "objects": objects})
+            return {object_id: state[object_id].result for object_id in given}
 
     def remove(self, object_id: int) -> None:
         """Forget an object; `undo` brings it back. Raises ValueError if there is no such object."""
@@ -158,8 +201,8 @@ class Session:
     def log(self) -> dict[str, Any]:
         """Everything that happened, as JSON: {"version": 1, "image": "sha256:…", "events": […]}.
 
-        Events are {"event": "round", "objects": [{"id", "prompts"}]}, {"event": "remove", "id"}, {"event": "undo"} and
-        {"event": "redo"}.
+        Events are {"event": "round", "objects": [{"id", "prompts"}]}, {"event": "set", "objects": [{"id", "rle"}]} for
+        masks that no prompt made, {"event": "remove", "id"}, {"event": "undo"} and {"event": "redo"}.
         """
         with self._lock:
             return {"version": LOG_VERSION, "image": self.scene.digest, "events": [_copy(e) for e in self._events]}
@@ -200,6 +243,11 @@ class Session:
                 if len({object_id for object_id, _ in parsed}) != len(parsed):
                     raise ValueError("objects: expected each id once, got one twice")
                 self.add_all(dict(parsed))
+            case {"event": "set", "objects": [*objects]} if 0 < len(objects) <= MAX_PROMPTS:
+                masks = [_given(item) for item in objects]
+                if len({object_id for object_id, _ in masks}) != len(masks):
+                    raise ValueError("objects: expected each id once, got one twice")
+                self.put_all(dict(masks))
             case {"event": "remove", "id": object_id}:
                 self.remove(parse_id("id", object_id))
             case {"event": "undo"}:
@@ -207,7 +255,21 @@ class Session:
             case {"event": "redo"}:
                 self.redo()
             case _:
-                raise ValueError(f'expected "round", "remove", "undo" or "redo", got {str(event)[:60]}')
+                raise ValueError(f'expected "round", "set", "remove", "undo" or "redo", got {str(event)[:60]}')
+
+
+def _remembers(result: Segmentation) -> bool:
+    """An empty mask that was given says nothing; the model reads an empty one of its own."""
+    return result.score_kind != "given" or result.area > 0
+
+
+def _given(item: object) -> tuple[int, Mask]:
+    """The (id, mask) of a "set" event."""
+    if not isinstance(item, Mapping) or set(item) != {"id", "rle"}:
+        raise ValueError(f'object: expected {{"id", "rle"}}, got {str(item)[:60]}')
+    mask = prompt_from_json({"type": "mask", "rle": item["rle"]})
+    assert isinstance(mask, Mask)
+    return parse_id("object.id", item["id"]), mask
 
 
 def _copy(value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
+import safetensors.numpy
 from fastapi import APIRouter, Header, Path, Request
 from PIL import Image
 from starlette.responses import Response
@@ -136,6 +137,13 @@ async def segment(digest: Digest, request: SegmentRequest, state: TheState, sess
         found["id"] = item.id
         found["round"] = state.sessions.remember(session, Round(digest, item.id, kept))
     return SegmentsAnswer.model_validate({"image": size, "segments": segments})
+
+
+@router.get("/{digest}/rounds/{name}", responses=BINARY, response_class=Response)
+async def memory(digest: Digest, name: str, session: TheSession) -> Response:
+    """What a round left behind for the next one, for a decoder elsewhere: safetensors with logits (h/4, w/4) float32."""
+    logits = np.ascontiguousarray(session.recall(name, digest).logits, np.float32)
+    return Response(safetensors.numpy.save({"logits": logits}), media_type="application/octet-stream")
 
 
 def _previous(session: Session, digest: str, item: ObjectJSON) -> np.ndarray | dict[str, Any] | None:

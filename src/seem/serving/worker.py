@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 
 from seem import geometry, images
-from seem.geometry import MASK_STRIDE, ImageGeometry
-from seem.predict.encoding import visual_prompts
+from seem.geometry import ImageGeometry
+from seem.predict.encoding import given_logits, visual_prompts
 from seem.predict.scene import Scene
 from seem.prompts import VISUAL_TYPES, Mask, Prompt, check, prompt_from_json
 from seem.vocabulary import parse_vocabulary
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from seem.predict.segmentation import Segmentation
 
 JSON = dict[str, Any]
-GIVEN_LOGIT = 8.0  # inside a mask that is given as the round before; outside its negative
 EVERYTHING_THRESHOLD, EVERYTHING_OVERLAP = 0.05, 0.3  # of `everything`: all that may be a region, not what is sure
 
 
@@ -273,11 +271,7 @@ def _logits(sizes: ImageGeometry, previous: np.ndarray | JSON | None, name: str)
         mask = _mask(previous, sizes.original)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}.rle: {error}") from None
-    inside = torch.from_numpy(sizes.mask_to_encoded(mask.array)).float()
-    height, width = sizes.mask_size
-    padded = F.pad(inside[None], (0, width * MASK_STRIDE - inside.shape[1], 0, height * MASK_STRIDE - inside.shape[0]))
-    share: np.ndarray = F.avg_pool2d(padded, MASK_STRIDE)[0].numpy()
-    return (2 * share - 1) * np.float32(GIVEN_LOGIT)
+    return given_logits(sizes, mask.array)
 
 
 def _segment_json(result: Segmentation) -> JSON:

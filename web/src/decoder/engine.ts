@@ -7,6 +7,7 @@ import type { InferenceSession, Tensor as OrtTensor, TypedTensor } from "onnxrun
 import { batch, encodeObject, maskSize, type Batch, type Constants, type Known } from "./encode";
 import { enlarge, type Size } from "./geometry";
 import { MAPS, parseScene, type SceneFile } from "./scene";
+import { parseTensors, tensor } from "./tensors";
 import { DecoderError, type DecodedObject, type DecodeObject } from "./types";
 
 const FORMAT = 2;
@@ -116,6 +117,18 @@ export class Engine {
       dropped.push(old);
     }
     return dropped;
+  }
+
+  /** A round that was made elsewhere: a file with its logits, stride 4 of the encoded image -> its handle. */
+  adopt(digest: string, bytes: ArrayBuffer): string {
+    const scene = this.scenes.get(digest);
+    if (!scene) throw new DecoderError("no_scene", `expected a loaded scene, got ${digest.slice(0, 15)}…`);
+    const { shape, data } = tensor(parseTensors(bytes, "round"), "logits", "round");
+    const { width, height } = maskSize(scene.file);
+    if (shape.length !== 2 || shape[0] !== height || shape[1] !== width) {
+      throw new DecoderError("invalid", `round: expected logits of ${height} x ${width}, got ${shape.join(" x ")}`);
+    }
+    return this.remember(scene, data);
   }
 
   forget(digest: string): void {

@@ -36,6 +36,7 @@ class LocalDecoder implements Decoder {
   private readonly phrases = new Map<string, Phrase>();
   private readonly regions = new Map<string, Region>();
   private named: { key: string; value: Names } | null = null;
+  private sent: Names | null = null;
   private last: Promise<unknown> = Promise.resolve();
   private readonly fetch: typeof fetch;
 
@@ -65,6 +66,11 @@ class LocalDecoder implements Decoder {
     return result;
   }
 
+  async adopt(digest: string, bytes: ArrayBuffer): Promise<string> {
+    await this.init();
+    return this.call("adopt", { digest, bytes }, [bytes]);
+  }
+
   forget(digest: string): void {
     if (this.scenes.delete(digest)) void this.call("forget", { digest }).catch(() => undefined);
   }
@@ -79,7 +85,9 @@ class LocalDecoder implements Decoder {
     if (!this.scenes.has(digest)) throw new DecoderError("no_scene", `expected a loaded scene, got ${digest.slice(0, 15)}…`);
     const labels = names.length > 0 ? await this.names(names) : null;
     const embeddings = await this.embeddings(objects);
-    return this.call("decode", { digest, objects, embeddings, names: labels });
+    const same = labels === this.sent; // embeddings of a vocabulary need not be copied for each click
+    this.sent = labels;
+    return this.call("decode", { digest, objects, embeddings, names: same ? "same" : labels });
   }
 
   // ---- the worker ---------------------------------------------------------------------------------------------------

@@ -18,9 +18,11 @@ export interface Calls {
   };
   load: { ask: { digest: string; bytes: ArrayBuffer }; answer: string[] };
   decode: {
-    ask: { digest: string; objects: DecodeObject[]; embeddings: Embeddings; names: Names | null };
+    /** "same": those of the call before */
+    ask: { digest: string; objects: DecodeObject[]; embeddings: Embeddings; names: Names | "same" | null };
     answer: DecodedObject[];
   };
+  adopt: { ask: { digest: string; bytes: ArrayBuffer }; answer: string };
   forget: { ask: { digest: string }; answer: null };
 }
 

@@ -48,7 +48,7 @@ test.skipIf(folder === undefined)("decodes what Python recorded", { timeout: 600
   const names = { names: job.names.names, embeddings: f32(job.names.embeddings) };
   for (const [digest, file] of Object.entries(job.scenes)) await engine.loadScene(digest, read(file).buffer);
 
-  const memories: string[] = [];
+  const memories: (string | null)[] = [];
   const out: unknown[] = [];
   for (const { image, objects } of job.rounds) {
     const scene = parseScene(read(job.scenes[image]!).buffer);

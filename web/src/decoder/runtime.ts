@@ -21,7 +21,7 @@ export async function startEngine(
   wanted: number | null,
   backend: "webgpu" | "wasm" | null,
 ): Promise<{ engine: Engine; info: DecoderInfo }> {
-  const threads = crossOriginIsolated ? (wanted ?? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1)) : 1;
+  const threads = crossOriginIsolated ? (wanted ?? ownThreads(navigator.hardwareConcurrency || 1)) : 1;
   if (backend !== "wasm" && (await hasGpu(backend === "webgpu"))) {
     try {
       const runtime = await import("onnxruntime-web/jspi");
@@ -34,6 +34,14 @@ export async function startEngine(
   const runtime = await import("onnxruntime-web/wasm");
   configure(runtime.env, threads, wasmGlue, wasmBinary);
   return started(runtime, "wasm", threads, description, models);
+}
+
+/**
+ * One core is left to the page and to whatever else runs: threads of a graph wait for each other at each of its 460 nodes,
+ * so that one of them without a core holds up all.
+ */
+function ownThreads(cores: number): number {
+  return Math.max(1, Math.min(MAX_THREADS, cores - 1));
 }
 
 function configure(env: Env, threads: number, mjs: string, wasm: string): void {

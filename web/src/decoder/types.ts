@@ -92,8 +92,11 @@ export interface DecodedObject {
   /** the likeliest of the names that were given, null without any */
   label: string | null;
   labelScore: number | null;
-  /** give it as `previous` in the object's next round; works until the scene is forgotten (or very many rounds later) */
-  memory: string;
+  /**
+   * Give it as `previous` in the object's next round; works until the scene is forgotten (or very many rounds later).
+   * null: give the mask.
+   */
+  memory: string | null;
   /** milliseconds that the whole call took where it was computed */
   ms: number;
 }
@@ -117,6 +120,8 @@ export interface Decoder {
    * first, once. Calls are answered in order. `names`: what labels are chosen from; null or [] for no labels.
    */
   decode(digest: string, objects: DecodeObject[], names?: readonly string[] | null): Promise<DecodedObject[]>;
+  /** Take a round that the server made as one of this decoder's: `bytes` of its logits -> its memory. */
+  adopt?(digest: string, bytes: ArrayBuffer): Promise<string>;
   /** Drop a scene and the memories of its masks. */
   forget(digest: string): void;
   /** Stop the worker; pending calls reject. */
@@ -128,7 +133,7 @@ export interface DecoderOptions {
   baseUrl: string;
   /** adds the session's header or a bearer token; `fetch` by default */
   fetch?: typeof fetch;
-  /** wasm threads; by default the number of cores up to 4, 1 where the page is not cross-origin isolated */
+  /** wasm threads; by default the number of cores less one, up to 4, 1 where the page is not cross-origin isolated */
   threads?: number;
   /** "wasm" leaves WebGPU alone, "webgpu" takes even one in software */
   backend?: "webgpu" | "wasm";

@@ -1,12 +1,13 @@
 /** The worker: one call after the other, in the order in which they came. */
 
 import { phraseOf, referenceKey, type Known } from "./encode";
-import type { Engine } from "./engine";
+import type { Engine, Names } from "./engine";
 import type { Answer, Ask, Calls, Embeddings, Kind } from "./messages";
 import { startEngine } from "./runtime";
 import { DecoderError } from "./types";
 
 let engine: Engine | null = null;
+let names: Names | null = null;
 let last: Promise<void> = Promise.resolve();
 
 self.onmessage = (event: MessageEvent<Ask>): void => {
@@ -43,9 +44,12 @@ async function handle(message: Ask): Promise<Calls[Kind]["answer"]> {
     case "load":
       return engine.loadScene(message.ask.digest, message.ask.bytes);
     case "decode": {
-      const { digest, objects, embeddings, names } = message.ask;
+      const { digest, objects, embeddings } = message.ask;
+      if (message.ask.names !== "same") names = message.ask.names;
       return engine.decode(digest, objects, lookup(embeddings), names);
     }
+    case "adopt":
+      return engine.adopt(message.ask.digest, message.ask.bytes);
     case "forget":
       engine.forget(message.ask.digest);
       return null;

@@ -10,10 +10,10 @@ import type { DecodedObject, Point, Previous, Prompt, ReferencePrompt, Rle, Visu
 import { Doc, type Region } from "./doc";
 import * as engine from "./engine";
 import { t } from "./i18n";
-import { finalOf, finalRle, newObject, shapeOf, type Obj, type Shape } from "./objects";
+import { finalOf, finalRle, newObject, shapeOf, shapeOfMask, type Obj, type Shape } from "./objects";
 import * as storage from "./storage";
 import { failed, toast } from "./toasts";
-import { Video } from "./video";
+import { sendVideo, Video } from "./video";
 
 export type Item = { kind: "image"; key: string; doc: Doc } | { kind: "video"; key: string; video: Video };
 
@@ -104,7 +104,7 @@ export async function addSample(id: string): Promise<void> {
 async function addVideo(file: File): Promise<string> {
   loading.value = { name: file.name, share: 0 };
   try {
-    const about = await api.uploadVideo(file, (share) => {
+    const about = await sendVideo(file, (share) => {
       loading.value = { name: file.name, share: share < 1 ? share : null };
     });
     const { width, height, frames, fps } = about;
@@ -128,7 +128,7 @@ export function removeItem(key: string): void {
   const at = items.value.findIndex((i) => i.key === key);
   const item = items.value[at];
   if (!item) return;
-  if (item.kind === "video") item.video.stop();
+  if (item.kind === "video") void item.video.forget();
   items.value = items.value.filter((i) => i.key !== key);
   if (activeKey.value === key) activeKey.value = (items.value[at] ?? items.value[at - 1])?.key ?? null;
   void storage.drop(key).catch(() => undefined);
@@ -168,30 +168,31 @@ function masksOf(doc: Doc): (id: number) => Previous | null {
   };
 }
 
+/** What the next round reads: an empty mask that no round made is nothing to remember. */
 function previousOf(o: Obj | undefined): Previous | null {
-  return o ? (o.memory ?? { rle: o.shape.rle }) : null;
+  if (!o) return null;
+  return o.memory ?? (decodeRle(o.shape.rle).data.includes(1) ? { rle: o.shape.rle } : null);
 }
 
 export const isPositive = (p: Prompt): boolean => !("positive" in p) || p.positive !== false;
 
 /** A mask of the model's as the object it now is. */
 function afterRound(id: number, before: Obj | undefined, prompts: readonly Prompt[], found: DecodedObject): Obj {
-  const rle = encodeRle({ width: found.width, height: found.height, data: found.mask });
+  const { width, height, mask: data, box, area } = found;
+  const shape = shapeOfMask({ width, height, data }, { box, area }, before?.shape);
   return {
-    ...(before ?? newObject(id, rle)),
+    ...(before ?? newObject(id, shape.rle)),
     prompts,
     label: found.label ?? before?.label ?? null,
     labelScore: found.label === null ? (before?.labelScore ?? null) : found.labelScore,
     score: found.score,
     memory: found.memory,
-    shape: shapeOf(rle, before?.shape),
+    shape,
   };
 }
 
-/** One more round of the selected object, or the first of a new one. */
-export async function prompt(...added: Prompt[]): Promise<void> {
-  const doc = current.value;
-  if (!doc) return;
+/** One more round of a photo's selected object, or the first of a new one. */
+export async function prompt(doc: Doc, ...added: Prompt[]): Promise<void> {
   const active = doc.active.value;
   if (active?.locked) return toast(t("isLocked", { name: nameOf(active) }));
   const fresh = doc.selected.value === null;
@@ -209,14 +210,16 @@ export async function prompt(...added: Prompt[]): Promise<void> {
 async function round(doc: Doc, id: number, added: Prompt[]): Promise<void> {
   const before = doc.find(id);
   const prompts = [...(before?.prompts ?? []), ...added];
-  const [found] = await engine.decode(doc, [{ id, prompts, previous: previousOf(before) }], masksOf(doc), digestDoc);
+  const asked = { id, prompts, previous: previousOf(before) };
+  const seen = await engine.foreseen(doc, asked);
+  const found = seen ?? (await engine.decode(doc, [asked], masksOf(doc), digestDoc))[0];
   if (!found) throw new Error("decode: no mask");
   const now = doc.find(id); // its name or colour may have changed meanwhile
   if (before && !now) return; // it was removed
   doc.put(afterRound(id, now, prompts, found), { event: "round", objects: [{ id, prompts: added }] });
 }
 
-/** The selected object's mask if these prompts were given, without giving them. */
+/** The selected object's mask if these prompts were given, without giving them; if they are given next, it is there. */
 export async function previewOf(doc: Doc, added: Prompt[]): Promise<Mask | null> {
   const active = doc.active.value;
   if (active?.locked || !doc.digest.value) return null;
@@ -234,9 +237,8 @@ function setEvent(...objects: { id: number; rle: Rle }[]): LogEvent {
 }
 
 /** Brush or eraser on the selected object; a brush without one starts an object. */
-export function stroke(points: readonly Point[], width: number, inside: boolean): void {
-  const doc = current.value;
-  if (!doc || points.length === 0) return;
+export function stroke(doc: Doc, points: readonly Point[], width: number, inside: boolean): void {
+  if (points.length === 0) return;
   const active = doc.active.value;
   if (active?.locked) return toast(t("isLocked", { name: nameOf(active) }));
   if (!active && !inside) return toast(t("eraseWhat"));
@@ -250,10 +252,9 @@ export function stroke(points: readonly Point[], width: number, inside: boolean)
 }
 
 /** Corners of the selected object's outline were moved. */
-export function reshape(outline: readonly (readonly Point[])[]): void {
-  const doc = current.value;
-  const active = doc?.active.value;
-  if (!doc || !active || active.locked) return;
+export function reshape(doc: Doc, outline: readonly (readonly Point[])[]): void {
+  const active = doc.active.value;
+  if (!active || active.locked) return;
   const rle = encodeRle(fill(outline, doc.width, doc.height));
   const shape: Shape = { ...active.shape, rle, outline };
   doc.put({ ...active, shape, memory: null }, setEvent({ id: active.id, rle }));
@@ -284,8 +285,16 @@ export async function findAll(text: string): Promise<number> {
   }
 }
 
+const looking = new Map<Doc, Promise<void>>();
+
 /** All regions of the photo, for picking. */
-export async function findRegions(doc: Doc): Promise<void> {
+export function findRegions(doc: Doc): Promise<void> {
+  const work = looking.get(doc) ?? lookForRegions(doc).finally(() => looking.delete(doc));
+  looking.set(doc, work);
+  return work;
+}
+
+async function lookForRegions(doc: Doc): Promise<void> {
   try {
     const { segments } = await doc.enqueue(() =>
       engine.withImage(doc, (digest) => api.panoptic(digest, engine.vocabulary())),
@@ -385,10 +394,10 @@ export function redo(): void {
 
 // ---- references ------------------------------------------------------------------------------------------------------
 
-export async function promptReference(other: Doc, prompts: VisualPrompt[]): Promise<void> {
+export async function promptReference(doc: Doc, other: Doc, prompts: VisualPrompt[]): Promise<void> {
   try {
     const image = await engine.ensureImage(other);
-    await prompt(...prompts.map((p): ReferencePrompt => ({ type: "reference", image, prompt: p })));
+    await prompt(doc, ...prompts.map((p): ReferencePrompt => ({ type: "reference", image, prompt: p })));
   } catch (error) {
     failed(error);
   }
@@ -538,7 +547,7 @@ function autosave(doc: Doc): void {
 
 function autosaveVideo(video: Video): void {
   effect(() => {
-    void [video.given.value, video.tracked.value];
+    void [video.given.value, video.tracked.value, video.upload.value];
     later(video.key, () => (isKept(video.key) ? storage.saveVideo(video.toRecord()) : Promise.resolve()));
   });
 }
@@ -557,7 +566,7 @@ function watchProject(): void {
 async function own(): Promise<boolean> {
   if (!("locks" in navigator)) return true;
   return new Promise((done) => {
-    const signal = AbortSignal.timeout(1500); // a page that is being reloaded lets go within this
+    const signal = AbortSignal.timeout(3000); // a page that is being reloaded lets go within this
     navigator.locks
       .request("seem.project", { signal }, () => {
         done(true);

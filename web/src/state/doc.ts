@@ -35,6 +35,8 @@ export class Doc {
   /** prompts that wait for their mask */
   readonly pending = signal(0);
   readonly regions = signal<readonly Region[] | null>(null);
+  /** its pixels for drawing, while it is on the stage */
+  readonly picture = signal<ImageBitmap | null>(null);
   view: View | null = null;
   /** the session in which the server has this photo */
   session: string | null = null;

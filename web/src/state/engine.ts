@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import * as api from "../api";
 import { DecoderError, type DecodedObject, type DecodeObject, type Decoder, type DecoderInfo } from "../decoder/types";
-import { RemoteDecoder } from "../remote";
+import { decoded, RemoteDecoder } from "../remote";
 import type { Doc } from "./doc";
 import { ownNames } from "./settings";
 import * as storage from "./storage";
@@ -204,7 +204,9 @@ export async function decode(
     await ensureScene(doc);
     try {
       if (!isLocal()) await sendReferences(round, others);
-      const found = await by.decode(doc.digest.value ?? "", round, listed);
+      const found = isLocal()
+        ? await decodeHere(by, doc, round, listed)
+        : await by.decode(doc.digest.value ?? "", round, listed);
       lastMs.value = performance.now() - began;
       return found;
     } catch (error) {
@@ -222,6 +224,45 @@ export async function decode(
       }
     }
   }
+}
+
+/**
+ * A phrase by itself: which of all dogs is "the dog on the left", and how sure it is that a phrase is meant, is told from
+ * the regions of the whole photo and by the text encoder. Both are the server's, so it answers, as Python does.
+ */
+function isPhrase({ prompts, previous }: DecodeObject): boolean {
+  return previous == null && prompts.length === 1 && prompts[0]?.type === "text";
+}
+
+async function decodeHere(
+  by: Decoder,
+  doc: Doc,
+  objects: DecodeObject[],
+  listed: readonly string[] | null,
+): Promise<DecodedObject[]> {
+  const rest = objects.filter((o) => !isPhrase(o));
+  const [phrases, others] = await Promise.all([
+    Promise.all(objects.filter(isPhrase).map((o) => askPhrase(by, doc, o, listed))),
+    rest.length > 0 ? by.decode(doc.digest.value ?? "", rest, listed) : [],
+  ]);
+  const found = new Map([...phrases, ...others].map((o) => [o.id, o]));
+  return objects.flatMap(({ id }) => found.get(id) ?? []);
+}
+
+async function askPhrase(
+  by: Decoder,
+  doc: Doc,
+  { id, prompts }: DecodeObject,
+  listed: readonly string[] | null,
+): Promise<DecodedObject> {
+  const began = performance.now();
+  const ask = { id, prompts, previous: null };
+  return withImage(doc, async (digest) => {
+    const [found] = (await api.segment(digest, [ask], listed?.length ? listed : null)).segments;
+    if (!found) throw new Error("segment: no mask");
+    const kept = api.roundMemory(digest, found.round).then((bytes) => by.adopt?.(digest, bytes) ?? null);
+    return decoded(found, await kept.catch(() => null), performance.now() - began); // without it, the mask itself is read
+  });
 }
 
 function needsServer(objects: DecodeObject[]): boolean {
@@ -242,20 +283,41 @@ async function sendReferences(
   }
 }
 
-let previewing = false;
+interface Foresight {
+  doc: Doc;
+  asked: string;
+  found: Promise<DecodedObject | null>;
+  done: boolean;
+}
+
+let foresight: Foresight | null = null;
+
+/** Everything that the mask and its name depend on. */
+const question = ({ prompts, previous }: DecodeObject): string => JSON.stringify([prompts, previous, names()]);
 
 /** What a round would give, if that can be told at once: null if the decoder is busy, away or has no scene. */
 export async function previewRound(doc: Doc, object: DecodeObject): Promise<DecodedObject | null> {
   const digest = doc.digest.value;
-  if (previewing || !decoder || !isLocal() || digest === null || !decoder.hasScene(digest) || doc.pending.value > 0) {
-    return null;
-  }
-  previewing = true;
-  try {
-    return (await decoder.decode(digest, [object], null))[0] ?? null;
-  } catch {
-    return null; // a preview that fails is no preview; the click itself will say why
-  } finally {
-    previewing = false;
-  }
+  const asked = question(object);
+  if (foresight?.doc === doc && foresight.asked === asked) return foresight.found;
+  const busy = (foresight !== null && !foresight.done) || doc.pending.value > 0;
+  if (busy || !decoder || !isLocal() || digest === null || !decoder.hasScene(digest)) return null;
+  const found = decoder.decode(digest, [object], names()).then(
+    (all) => all[0] ?? null,
+    () => null, // a preview that fails is no preview; the click itself will say why
+  );
+  const mine: Foresight = (foresight = { doc, asked, found, done: false });
+  void found.then(() => (mine.done = true));
+  return found;
+}
+
+/** The round, if its preview was just made or is being made. */
+export async function foreseen(doc: Doc, object: DecodeObject): Promise<DecodedObject | null> {
+  const mine = foresight;
+  if (mine?.doc !== doc || mine.asked !== question(object)) return null;
+  const began = performance.now();
+  const result = await mine.found;
+  if (foresight === mine) foresight = null;
+  if (result) lastMs.value = performance.now() - began;
+  return result;
 }

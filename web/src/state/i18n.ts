@@ -26,7 +26,7 @@ export const en = {
   // status
   starting: "Starting the decoder…",
   local: "Decoding on this device",
-  localLong: "Your prompts are decoded on this device ({backend}, {n} threads). Photos are encoded by the server.",
+  localLong: "Your prompts are decoded on this device ({backend}, threads: {n}). Photos are encoded by the server.",
   remote: "Decoding on the server",
   remoteLong: "The server decodes your prompts, because this browser does not: {why}",
   roundTook: "Last round: {ms} ms",
@@ -195,6 +195,7 @@ export const en = {
   cannotSave: "This browser cannot save your work; download the project instead.",
   otherTab: "The project is open in another tab. What you do in this one is not saved.",
   dismiss: "Dismiss",
+  noRegion: "There is no region. Use another tool there.",
   simplifyFirst: "Raise “Simplify outline” to get corners.",
   // help
   helpTitle: "Keys",
@@ -409,6 +410,7 @@ export const zh: Record<Key, string> = {
   cannotSave: "此浏览器无法保存您的工作;请下载项目。",
   otherTab: "项目已在另一个标签页中打开。此标签页中的操作不会保存。",
   dismiss: "关闭",
+  noRegion: "那里没有区域，请用别的工具。",
   simplifyFirst: "调高“简化轮廓”即可得到顶点。",
   helpTitle: "快捷键",
   helpMouse: "指针",

@@ -45,6 +45,13 @@ export function shapeOf(rle: Rle, before?: Shape): Shape {
   return { rle, holes: before?.holes ?? 0, specks: before?.specks ?? 0, tolerance: before?.tolerance ?? 0, outline: null };
 }
 
+/** Of a mask with its box and area; what is known of it is not worked out again. */
+export function shapeOfMask(mask: Mask, known: Extent, before?: Shape): Shape {
+  const shape = shapeOf(encodeRle(mask), before);
+  if (shape.holes <= 0 && shape.specks <= 0 && shape.tolerance <= 0) keep(shape, { mask, corners: [], ...known });
+  return shape;
+}
+
 export function newObject(id: number, rle: Rle): Obj {
   return {
     id,
@@ -73,7 +80,10 @@ export function finalOf(shape: Shape): Final {
     finals.set(shape, known);
     return known;
   }
-  const made = make(shape);
+  return keep(shape, make(shape));
+}
+
+function keep(shape: Shape, made: Final): Final {
   finals.set(shape, made);
   held += made.mask.data.length;
   for (const [old, final] of finals) {

@@ -10,6 +10,8 @@ export interface VideoRecord {
   height: number;
   frames: number;
   fps: number;
+  /** where the server had it, for as long as the session lasts */
+  upload?: { id: string; session: string | null } | null;
   /** frames that were shown or prompted, with their objects */
   docs: { frame: number; record: DocRecord }[];
   /** tracked masks by frame; run lengths as the server sent them */

@@ -1,17 +1,46 @@
 /** A clip: its frames as photos, the masks that were tracked through it, and what the user gave on which frame. */
 
-import { computed, signal, type ReadonlySignal } from "@preact/signals";
+import { batch, computed, signal, type ReadonlySignal } from "@preact/signals";
 import * as api from "../api";
 import type { Prompt } from "../decoder/types";
 import { Doc } from "./doc";
+import { info } from "./engine";
 import { finalRle, newObject, shapeOf, type Obj } from "./objects";
+import { openPicture } from "./pictures";
 import type { VideoRecord } from "./storage";
 
 const SHOWN = 60; // frames without prompts that are kept
+const HELD = 2; // clips that a server takes of a session, unless it says otherwise
+
+export interface Upload {
+  id: string;
+  session: string | null;
+}
+
+const held: Video[] = []; // clips that the server has, the least recently used first
+
+function drop(video: Video): void {
+  if (held.includes(video)) held.splice(held.indexOf(video), 1);
+}
+
+function hold(video: Video): void {
+  drop(video);
+  held.push(video);
+}
+
+/** Sends a clip; where the server keeps no more of them, the one that was not used for longest goes. */
+export async function sendVideo(blob: Blob, progress: (share: number) => void): Promise<api.VideoInfo> {
+  const most = info.value?.limits["videos_per_session"] ?? HELD;
+  while (held.length >= most) await held[0]?.forget();
+  return api.uploadVideo(blob, progress);
+}
 
 export class Video {
+  /** the frame that is wanted, and the one on the stage: the same as soon as the wanted one's picture is there */
   readonly frame = signal(0);
+  readonly shown = signal(0);
   readonly doc = signal<Doc | null>(null);
+  readonly moving = computed(() => this.frame.value !== this.shown.value);
   readonly tracked = signal<ReadonlyMap<number, readonly api.Segment[]>>(new Map());
   /** frames done of the running track, null while none runs */
   readonly tracking = signal<number | null>(null);
@@ -20,9 +49,10 @@ export class Video {
   readonly given: ReadonlySignal<readonly number[]>;
   private readonly docs = signal<ReadonlyMap<number, Doc>>(new Map());
   private stopper: AbortController | null = null;
-  private id: string | null = null;
-  private session: string | null = null;
+  /** where the server has it */
+  readonly upload = signal<Upload | null>(null);
   private wanted = 0;
+  private arrival: Promise<void> = Promise.resolve();
 
   constructor(
     readonly key: string,
@@ -38,14 +68,28 @@ export class Video {
 
   /** `id` of an upload that this session just made. */
   uploaded(id: string): void {
-    [this.id, this.session] = [id, api.currentSession()];
+    this.upload.value = { id, session: api.currentSession() };
+    hold(this);
   }
 
   private async server(): Promise<string> {
-    if (this.id === null || this.session !== api.currentSession()) {
-      this.uploaded((await api.uploadVideo(this.blob, () => undefined)).video);
+    const { id, session } = this.upload.value ?? {};
+    if (id === undefined || session !== api.currentSession()) {
+      drop(this);
+      this.uploaded((await sendVideo(this.blob, () => undefined)).video);
+    } else {
+      hold(this);
     }
-    return this.id ?? "";
+    return this.upload.value?.id ?? "";
+  }
+
+  /** The server need not keep it; it is sent again if it is wanted again. */
+  async forget(): Promise<void> {
+    this.stop();
+    drop(this);
+    const { id, session } = this.upload.value ?? {};
+    this.upload.value = null;
+    if (id !== undefined && session === api.currentSession()) await api.removeVideo(id).catch(() => undefined);
   }
 
   private async ask<T>(call: (id: string) => Promise<T>): Promise<T> {
@@ -53,25 +97,52 @@ export class Video {
       return await call(await this.server());
     } catch (error) {
       if (!api.mustUpload(error)) throw error;
-      this.session = null;
+      this.upload.value = null;
       return call(await this.server());
     }
   }
 
   // ---- frames --------------------------------------------------------------------------------------------------------
 
-  async show(n: number): Promise<void> {
-    const frame = Math.max(0, Math.min(this.frames - 1, Math.round(n)));
-    this.frame.value = frame;
-    const ticket = ++this.wanted;
-    const doc = this.docs.value.get(frame) ?? (await this.open(frame));
-    if (ticket !== this.wanted) return; // another frame was asked for meanwhile
-    const before = this.doc.value;
-    if (before && before !== doc) {
-      doc.view = before.view;
-      if (before.selected.value !== null && doc.find(before.selected.value)) doc.selected.value = before.selected.value;
+  /** Puts a frame on the stage; until its picture is there, the one before stays, with its objects and its number. */
+  show(n: number): Promise<void> {
+    this.frame.value = Math.max(0, Math.min(this.frames - 1, Math.round(n)));
+    return (this.arrival = this.turn(this.frame.value, ++this.wanted));
+  }
+
+  private async turn(frame: number, ticket: number): Promise<void> {
+    try {
+      const doc = this.docs.value.get(frame) ?? (await this.open(frame));
+      if (ticket !== this.wanted) return; // another frame was asked for meanwhile
+      await openPicture(doc);
+      if (ticket !== this.wanted) return;
+      const before = this.doc.value;
+      if (before && before !== doc) {
+        doc.view = before.view;
+        if (before.selected.value !== null && doc.find(before.selected.value)) doc.selected.value = before.selected.value;
+      }
+      batch(() => ([this.doc.value, this.shown.value] = [doc, frame]));
+    } catch (error) {
+      if (ticket === this.wanted) this.frame.value = this.shown.value;
+      throw error;
     }
-    this.doc.value = doc;
+  }
+
+  /** The frame that a prompt given now belongs to: the one that was asked for, which may still be on its way. */
+  async arrived(): Promise<Doc | null> {
+    for (let awaited = 0; awaited !== this.wanted; ) {
+      awaited = this.wanted;
+      await this.arrival.catch(() => undefined);
+    }
+    return this.doc.value;
+  }
+
+  /** Stops playing at the frame that is on the stage. */
+  pause(): void {
+    if (!this.playing.value) return;
+    this.playing.value = false;
+    this.wanted++;
+    this.frame.value = this.shown.value;
   }
 
   private async open(frame: number): Promise<Doc> {
@@ -177,7 +248,7 @@ export class Video {
   }
 
   async play(): Promise<void> {
-    if (this.playing.value) return void (this.playing.value = false);
+    if (this.playing.value) return this.pause();
     this.playing.value = true;
     if (this.frame.value >= this.frames - 1) await this.show(0);
     const on = (): boolean => this.playing.value;
@@ -196,12 +267,14 @@ export class Video {
     const { key, name, width, height, frames, fps } = this;
     const docs = [...this.docs.value].filter(([, d]) => givenIds(d).size > 0);
     const tracked = [...this.tracked.value].map(([n, s]) => [n, [...s]] as [number, api.Segment[]]);
-    return { key, name, width, height, frames, fps, docs: docs.map(([frame, d]) => ({ frame, record: d.toRecord() })), tracked };
+    const upload = this.upload.value;
+    return { key, name, width, height, frames, fps, upload, docs: docs.map(([frame, d]) => ({ frame, record: d.toRecord() })), tracked };
   }
 
   /** Frames with prompts come back when they are shown; their pictures are asked from the server again. */
   async restore(record: VideoRecord): Promise<void> {
     this.tracked.value = new Map(record.tracked);
+    this.upload.value = record.upload ?? null;
     for (const { frame, record: saved } of record.docs) {
       const doc = Doc.fromRecord(saved, await this.ask((id) => api.frame(id, frame)));
       this.keep(frame, doc);

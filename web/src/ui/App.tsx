@@ -54,7 +54,7 @@ export function App() {
         {doc ? (
           <>
             <OptionsBar />
-            <Stage key={doc.key} doc={doc} />
+            <Stage doc={doc} />
             {video && <VideoBar video={video} />}
           </>
         ) : (

@@ -168,7 +168,7 @@ export function OptionsBar() {
           {t("choosePhoto")}
         </button>
       )}
-      {info && <p class="hint">{t(info.hint)}</p>}
+      {info && <p class="hint" title={t(info.hint)}>{t(info.hint)}</p>}
     </div>
   );
 }
@@ -211,7 +211,10 @@ function TextTool() {
   const wish = tools.focusText.value;
   useLayoutEffect(() => field.current?.focus(), [wish]); // before the next key, which belongs into it
   const said = text.value.trim();
-  const one = (): void => void (said && app.prompt({ type: "text", text: said }));
+  const one = (): void => {
+    const doc = app.current.value;
+    if (doc && said) void app.prompt(doc, { type: "text", text: said });
+  };
   const all = (): void => void (said && app.findAll(said));
   return (
     <form

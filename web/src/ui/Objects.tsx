@@ -59,7 +59,10 @@ function Row({ doc, o }: { doc: Doc; o: Obj }) {
           onDblClick={() => (tools.renaming.value = o.id)}
         >
           <span class="text">{name}</span>
-          <span class="meta">{describe(o)}</span>
+          <span class="meta">
+            {describe(o)}
+            {o.score !== null && <Score score={o.score} />}
+          </span>
         </button>
       )}
       {tools.renaming.value !== o.id && <Actions o={o} name={name} />}
@@ -70,15 +73,21 @@ function Row({ doc, o }: { doc: Doc; o: Obj }) {
 function Actions({ o, name }: { o: Obj; name: string }) {
   return (
     <>
-      {o.score !== null && (
-        <span class="score" title={t("score")}>
-          <span class="visually-hidden">{t("score")} </span>
-          {Math.round(o.score * 100)}%
-        </span>
-      )}
       <IconButton icon={o.visible ? "eye" : "eyeOff"} label={t(o.visible ? "hide" : "show", { name })} shortcut="H" onClick={() => app.change(o.id, { visible: !o.visible })} />
       <IconButton icon={o.locked ? "lock" : "unlock"} label={t(o.locked ? "unlock" : "lock", { name })} shortcut="L" pressed={o.locked} onClick={() => app.change(o.id, { locked: !o.locked })} />
       <IconButton icon="trash" label={t("delete", { name })} shortcut="Delete" disabled={o.locked} onClick={() => app.remove(o.id)} />
+    </>
+  );
+}
+
+function Score({ score }: { score: number }) {
+  return (
+    <>
+      {" · "}
+      <span class="score" title={t("score")}>
+        <span class="visually-hidden">{t("score")} </span>
+        {Math.round(score * 100)}%
+      </span>
     </>
   );
 }
@@ -120,7 +129,11 @@ export function Palette() {
 function NameField({ doc, o }: { doc: Doc; o: Obj }) {
   const field = useRef<HTMLInputElement>(null);
   const likely = useSignal<string[]>([]);
-  useLayoutEffect(() => field.current?.select(), []);
+  useLayoutEffect(() => {
+    // Not a property: what is typed would be overwritten when the suggestions come.
+    if (field.current) field.current.value = app.nameOf(o);
+    field.current?.select();
+  }, []);
   useEffect(() => {
     void app.candidates(doc, o).then((found) => (likely.value = found));
   }, []);
@@ -138,7 +151,6 @@ function NameField({ doc, o }: { doc: Doc; o: Obj }) {
         list="known-names"
         maxLength={100}
         aria-label={t("rename", { name: app.nameOf(o) })}
-        value={app.nameOf(o)}
         onKeyDown={(event) => {
           if (event.key === "Enter") save(event.currentTarget.value);
           if (event.key === "Escape") tools.renaming.value = null;

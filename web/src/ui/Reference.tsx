@@ -23,9 +23,10 @@ export function Reference() {
     marks.value = [];
   };
   const use = (): void => {
-    if (!chosen.value || marks.value.length === 0) return;
+    const doc = app.current.value;
+    if (!doc || !chosen.value || marks.value.length === 0) return;
     tools.dialog.value = "none";
-    void app.promptReference(chosen.value, marks.value);
+    void app.promptReference(doc, chosen.value, marks.value);
   };
   return (
     <Modal title={t("referenceTitle")} wide>

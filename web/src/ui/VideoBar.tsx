@@ -8,6 +8,8 @@ import { IconButton } from "./common";
 export function VideoBar({ video }: { video: Video }) {
   const { frames } = video;
   const at = video.frame.value;
+  const shown = video.shown.value + 1;
+  const show = (n: number): void => void video.show(n).catch(failed);
   const given = video.given.value;
   const done = video.tracking.value;
   const next = given.find((n) => n > at) ?? given[0];
@@ -18,9 +20,9 @@ export function VideoBar({ video }: { video: Video }) {
   return (
     <section class="video-bar" aria-label={t("video")}>
       <div class="group">
-        <IconButton icon="left" label={t("keyFrames")} shortcut="," onClick={() => void video.show(at - 1)} disabled={at === 0} />
+        <IconButton icon="left" label={t("keyFrames")} shortcut="," onClick={() => show(at - 1)} disabled={at === 0} />
         <IconButton icon={video.playing.value ? "pause" : "play"} label={t(video.playing.value ? "pause" : "play")} onClick={() => void video.play().catch(failed)} testid="play" />
-        <IconButton icon="right" label={t("keyFrames")} shortcut="." onClick={() => void video.show(at + 1)} disabled={at >= frames - 1} />
+        <IconButton icon="right" label={t("keyFrames")} shortcut="." onClick={() => show(at + 1)} disabled={at >= frames - 1} />
       </div>
       <div class="timeline">
         <div class="marks" aria-hidden="true">
@@ -36,12 +38,12 @@ export function VideoBar({ video }: { video: Video }) {
           value={at}
           aria-label={t("frame")}
           aria-valuetext={t("frameOf", { n: at + 1, all: frames })}
-          onInput={(event) => void video.show(Number(event.currentTarget.value)).catch(failed)}
+          onInput={(event) => show(Number(event.currentTarget.value))}
           data-testid="frame"
         />
       </div>
-      <output class="count" data-testid="frame-of">{t("frameOf", { n: at + 1, all: frames })}</output>
-      <IconButton icon="next" label={t("nextGiven")} onClick={() => next !== undefined && void video.show(next)} disabled={next === undefined} />
+      <output class="count" data-testid="frame-of">{t("frameOf", { n: shown, all: frames })}</output>
+      <IconButton icon="next" label={t("nextGiven")} onClick={() => next !== undefined && show(next)} disabled={next === undefined} />
       {done === null ? (
         <button type="button" class="primary" onClick={track} title={t("trackHint")} data-testid="track">{t("track")}</button>
       ) : (

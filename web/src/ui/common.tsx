@@ -1,7 +1,7 @@
 /** Pieces that several parts of the page use. */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../state/i18n";
 import { dialog } from "../state/tools";
 import { Icon, type IconName } from "./icons";
@@ -39,7 +39,7 @@ export function IconButton({ icon, label, shortcut, onClick, pressed, disabled, 
 /** A modal window; the browser keeps the focus inside and Escape closes it. */
 export function Modal({ title, wide, children }: { title: string; wide?: boolean; children: ComponentChildren }) {
   const element = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const shown = element.current;
     shown?.showModal();
     return () => shown?.close();

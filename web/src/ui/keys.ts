@@ -1,6 +1,7 @@
 /** Keys that work everywhere but in text fields and windows. */
 
 import * as app from "../state/app";
+import { failed } from "../state/toasts";
 import * as tools from "../state/tools";
 
 type Action = () => void;
@@ -27,7 +28,7 @@ function selectStep(by: number): void {
 
 function stepAlong(by: number): void {
   const video = app.activeVideo.value;
-  if (video) void video.show(video.frame.value + by);
+  if (video) void video.show(video.frame.value + by).catch(failed);
   else app.step(by);
 }
 

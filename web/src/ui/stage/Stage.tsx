@@ -1,7 +1,7 @@
 /** The photo: looks at it, and turns pointer and keyboard into prompts. */
 
 import { effect, untracked, useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { nearestVertex } from "../../core/outline";
 import { decodeRle, type Mask } from "../../core/rle";
 import { fit, keepInSight, pan, pinch, toPhoto, zoom, type View } from "../../core/view";
@@ -11,6 +11,7 @@ import type { Doc, Region } from "../../state/doc";
 import { ensureScene, isLocal } from "../../state/engine";
 import { t } from "../../state/i18n";
 import { finalOf } from "../../state/objects";
+import { openPicture } from "../../state/pictures";
 import { preview as previewOn } from "../../state/settings";
 import * as tools from "../../state/tools";
 import { toast } from "../../state/toasts";
@@ -22,35 +23,19 @@ const PREVIEW_MS = 90; // between two previews
 const SLACK = 8; // pixels that a click may move
 const ROUND = 12; // pixels around a polygon's first corner that close it
 
-/** A photo's pixels for drawing; released when another one comes. */
-function useBitmap(doc: Doc): { value: ImageBitmap | null } {
-  const bitmap = useSignal<ImageBitmap | null>(null);
-  useEffect(() => {
-    let gone = false;
-    bitmap.value = null;
-    createImageBitmap(doc.blob).then(
-      (made) => (gone ? made.close() : (bitmap.value = made)),
-      () => toast(t("failedToPrepare"), "error"),
-    );
-    return () => {
-      gone = true;
-      bitmap.peek()?.close();
-    };
-  }, [doc]);
-  return bitmap;
-}
-
+/** One canvas for all photos and frames: what comes while another one is put on it is neither lost nor given to the wrong one. */
 export function Stage({ doc }: { doc: Doc }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const bitmap = useBitmap(doc);
   const surface = useRef<Surface | null>(null);
-  useEffect(() => {
-    const element = canvas.current;
-    if (!element) return;
-    const made = new Surface(element, doc, bitmap);
+  // Layout effects run before the browser takes the next event; an effect after painting would leave a gap.
+  useLayoutEffect(() => {
+    const made = new Surface(canvas.current!, doc);
     surface.current = made;
     return () => made.close();
-  }, [doc]);
+  }, []);
+  useLayoutEffect(() => surface.current?.show(doc), [doc]);
+  const preparing = doc.stage.value !== "ready" || doc.picture.value === null;
+  const busy = preparing || doc.pending.value > 0 || (app.activeVideo.value?.moving.value ?? false);
   return (
     <div class="stage">
       <canvas
@@ -58,7 +43,7 @@ export function Stage({ doc }: { doc: Doc }) {
         tabIndex={0}
         role="application"
         aria-label={t("stageLabel")}
-        aria-busy={doc.pending.value > 0 || doc.stage.value !== "ready"}
+        aria-busy={busy}
         data-testid="stage"
         data-tool={tools.tool.value}
       />
@@ -69,7 +54,7 @@ export function Stage({ doc }: { doc: Doc }) {
 
 function Preparing({ doc }: { doc: Doc }) {
   const stage = doc.stage.value;
-  if (stage === "ready") return doc.pending.value > 0 ? <div class="working" role="presentation" /> : null;
+  if (stage === "ready") return doc.pending.value > 0 ? <Working /> : null;
   if (stage === "failed") {
     return (
       <div class="preparing" role="alert">
@@ -91,11 +76,26 @@ function Preparing({ doc }: { doc: Doc }) {
   );
 }
 
-/** What a canvas needs to be worked on; one for each photo that is shown. */
+const PATIENCE_MS = 200;
+
+/** A moving bar, for what takes longer than a click does: moving it takes from the decoder's time. */
+function Working() {
+  const long = useSignal(false);
+  useEffect(() => {
+    const timer = setTimeout(() => (long.value = true), PATIENCE_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  return long.value ? <div class="working" role="presentation" /> : null;
+}
+
+/** What the canvas needs to be worked on. */
 class Surface {
   private readonly painter: Painter;
   private readonly pointers = new Map<number, Point>();
   private readonly undo: (() => void)[] = [];
+  private readonly unwatch: (() => void)[] = []; // of the photo that is shown
+  private next: Doc | null = null; // is shown when the stroke that is being drawn has ended
+  private target: Doc | Promise<Doc | null>; // the stroke's
   private view: View = { scale: 1, x: 0, y: 0 };
   private fitted = true;
   private frame = 0;
@@ -103,6 +103,7 @@ class Surface {
   private positive = true;
   private mode: "idle" | "pan" | "draw" | "pinch" | "corner" = "idle";
   private start: Point = [0, 0];
+  private pressed: Point = [0, 0]; // on the photo
   private pointer: Point | null = null; // on the photo
   private cursor: Point | null = null;
   private space = false;
@@ -115,24 +116,49 @@ class Surface {
 
   constructor(
     private readonly canvas: HTMLCanvasElement,
-    private readonly doc: Doc,
-    private readonly bitmap: { value: ImageBitmap | null },
+    private doc: Doc,
   ) {
+    this.target = doc;
     this.painter = new Painter(canvas);
     this.painter.labelOf = app.nameOf;
     this.listen();
-    if (doc.view) [this.view, this.fitted] = [doc.view, false];
     const resized = new ResizeObserver(() => this.resize());
     resized.observe(canvas);
     this.undo.push(() => resized.disconnect());
     this.watch();
+    this.begin();
   }
 
   close(): void {
-    for (const undo of this.undo) undo();
+    for (const undo of [...this.undo, ...this.unwatch]) undo();
     cancelAnimationFrame(this.frame);
     clearTimeout(this.previewTimer);
     polygon.value = null;
+  }
+
+  /** Another photo or frame; under a stroke that the pointer is drawing, when that has ended. */
+  show(doc: Doc): void {
+    this.next = doc === this.doc ? null : doc;
+    if (this.pointers.size === 0 || this.mode === "idle") this.turn();
+  }
+
+  private turn(): void {
+    const { doc, next } = this;
+    if (!next) return;
+    this.next = null;
+    for (const undo of this.unwatch.splice(0)) undo();
+    this.doc = next;
+    this.cancel();
+    this.left();
+    polygon.value = null;
+    if (doc.width !== next.width || doc.height !== next.height) this.cursor = null;
+    this.begin();
+    this.draw();
+  }
+
+  private begin(): void {
+    [this.view, this.fitted] = this.doc.view ? [this.doc.view, false] : [fit(this.doc, this.size()), true];
+    this.watchDoc();
   }
 
   private listen(): void {
@@ -157,20 +183,36 @@ class Surface {
     });
   }
 
-  private watch(): void {
+  private watchDoc(): void {
     const { doc } = this;
-    this.undo.push(
+    this.unwatch.push(
       effect(() => {
-        void [doc.history.value, doc.selected.value, doc.regions.value, this.bitmap.value];
-        void [polygon.value, tools.width.value, tools.include.value];
+        void [doc.history.value, doc.selected.value, doc.regions.value, doc.picture.value];
         this.corners = null;
         this.preview = null;
         this.request();
       }),
       effect(() => {
+        if (doc.picture.value !== null) return;
+        untracked(() => void openPicture(doc).catch(() => toast(t("failedToPrepare"), "error")));
+      }),
+      effect(() => {
+        if (tools.tool.value !== "everything" || doc.regions.value !== null || doc.stage.value !== "ready") return;
+        untracked(() => void app.findRegions(doc));
+      }),
+    );
+  }
+
+  private watch(): void {
+    this.undo.push(
+      effect(() => {
+        void [polygon.value, tools.width.value, tools.include.value];
+        this.preview = null;
+        this.request();
+      }),
+      effect(() => {
         const tool = tools.tool.value;
-        const ask = tool === "everything" && doc.regions.value === null && doc.stage.value === "ready";
-        untracked(() => this.toolChosen(tool, ask));
+        untracked(() => this.toolChosen(tool));
       }),
     );
     let seen = tools.viewWish.peek().n;
@@ -185,11 +227,10 @@ class Surface {
     );
   }
 
-  private toolChosen(tool: tools.Tool, askRegions: boolean): void {
+  private toolChosen(tool: tools.Tool): void {
     this.cancel();
     this.preview = this.hovered = null;
     if (tool !== "polygon") polygon.value = null;
-    if (askRegions) void app.findRegions(this.doc);
     if (tool === "corners") this.askForCorners();
     this.canvas.style.cursor = tool === "pan" ? "grab" : tool === "brush" || tool === "eraser" ? "none" : "crosshair";
     this.request();
@@ -270,7 +311,7 @@ class Surface {
     const draft: Draft | null = drawn ? { kind: "polygon", ...drawn, at } : this.draft;
     this.painter.draw({
       doc: this.doc,
-      bitmap: this.bitmap.value,
+      bitmap: this.doc.picture.peek(),
       view: this.view,
       draft,
       preview: this.preview,
@@ -351,21 +392,24 @@ class Surface {
     if (!this.pointers.delete(event.pointerId)) return;
     if (this.mode === "pinch") {
       if (this.pointers.size === 0) this.mode = "idle";
-      return;
+      return this.turn();
     }
     if (this.mode === "pan") {
       this.mode = "idle";
+      this.turn();
       this.canvas.style.cursor = tools.tool.value === "pan" ? "grab" : "crosshair";
       return;
     }
     const at = this.at(event);
     const moved = Math.hypot(at[0] - this.start[0], at[1] - this.start[1]);
     this.release(toPhoto(this.view, at), moved);
+    this.turn();
   }
 
   private lost(event: PointerEvent): void {
     this.pointers.delete(event.pointerId);
     this.cancel();
+    this.turn();
   }
 
   private left(): void {
@@ -378,6 +422,12 @@ class Surface {
 
   // ---- what tools do -------------------------------------------------------------------------------------------------
 
+  /** Does something to the photo or frame that the stroke was meant for. */
+  private give(act: (doc: Doc) => void): void {
+    if (this.target instanceof Promise) void this.target.then((doc) => doc && act(doc));
+    else act(this.target);
+  }
+
   private inside([x, y]: Point): boolean {
     return x >= 0 && y >= 0 && x < this.doc.width && y < this.doc.height;
   }
@@ -387,7 +437,11 @@ class Surface {
   }
 
   private press(at: Point, positive: boolean): void {
+    const video = app.activeVideo.peek();
+    video?.pause();
+    this.target = video?.moving.peek() ? video.arrived() : this.doc;
     this.positive = positive;
+    this.pressed = at;
     this.mode = "draw";
     this.preview = null;
     const colour = positive ? POSITIVE : NEGATIVE;
@@ -407,6 +461,10 @@ class Surface {
       case "corners":
         this.held = nearestVertex(this.currentCorners(), at, ROUND / this.view.scale);
         this.mode = this.held ? "corner" : "idle";
+        break;
+      case "click":
+        // A finger needs a tenth of a second to let go: the mask is begun meanwhile.
+        if (this.target === this.doc && this.inside(at)) void app.previewOf(this.doc, [clickAt(at, positive)]);
         break;
       default:
         break;
@@ -439,19 +497,19 @@ class Surface {
     this.request();
     if (mode === "corner" && this.corners) {
       this.held = null;
-      if (moved > 0) app.reshape(this.corners);
+      if (moved > 0) app.reshape(this.doc, this.corners);
       return;
     }
     if (mode !== "draw") return;
     switch (tools.tool.value) {
       case "click":
-        if (moved <= SLACK) this.click(at, positive);
+        if (moved <= SLACK) this.click(this.pressed, positive);
         break;
       case "polygon":
         if (moved <= SLACK) this.corner(at, positive);
         break;
       case "everything":
-        if (moved <= SLACK) this.pick(at);
+        if (moved <= SLACK) this.give((doc) => void this.pick(doc, at));
         break;
       default:
         if (draft) this.finish(draft, positive);
@@ -459,7 +517,7 @@ class Surface {
   }
 
   private click(at: Point, positive: boolean): void {
-    if (this.inside(at)) void app.prompt({ type: "click", x: Math.floor(at[0]), y: Math.floor(at[1]), positive });
+    if (this.inside(at)) this.give((doc) => void app.prompt(doc, clickAt(at, positive)));
   }
 
   private finish(draft: Draft, positive: boolean): void {
@@ -468,13 +526,13 @@ class Surface {
       const [y0, y1] = [draft.from[1], draft.to[1]].sort((a, b) => a - b) as [number, number];
       if (x1 - x0 < 1 || y1 - y0 < 1) return;
       const xyxy = [x0, y0, x1, y1].map((v) => Math.round(v * 100) / 100) as [number, number, number, number];
-      void app.prompt({ type: "box", xyxy });
-      return;
+      return this.give((doc) => void app.prompt(doc, { type: "box", xyxy }));
     }
     if (draft.kind !== "line" || !draft.points.some((p) => this.inside(p))) return;
     const tool = tools.tool.value;
-    if (tool === "scribble") void app.prompt(this.scribble(draft.points, draft.width, positive));
-    else app.stroke(draft.points, draft.width, tool === "brush");
+    const { points, width } = draft;
+    if (tool === "scribble") this.give((doc) => void app.prompt(doc, this.scribble(points, width, positive)));
+    else this.give((doc) => app.stroke(doc, points, width, tool === "brush"));
   }
 
   private scribble(points: Point[], width: number, positive: boolean): Prompt {
@@ -497,24 +555,19 @@ class Surface {
     if (tools.tool.value === "polygon") closePolygon();
   }
 
-  private pick(at: Point): void {
-    const region = this.regionAt(at);
-    if (!region) return;
-    app.keep(this.doc, [region], "model");
-    this.doc.regions.value = (this.doc.regions.value ?? []).filter((r) => r !== region);
+  private async pick(doc: Doc, at: Point): Promise<void> {
+    if (doc.regions.peek() === null) await app.findRegions(doc); // the click came before they were found
+    const regions = doc.regions.peek();
+    if (regions === null || !this.inside(at)) return;
+    const region = regionAt(doc, at);
+    if (!region) return toast(t("noRegion"));
+    app.keep(doc, [region], "model");
+    doc.regions.value = regions.filter((r) => r !== region);
     this.hovered = null;
   }
 
-  private regionAt(at: Point): Region | null {
-    if (!this.inside(at)) return null;
-    const i = Math.floor(at[1]) * this.doc.width + Math.floor(at[0]);
-    let best: Region | null = null;
-    let least = Infinity;
-    for (const region of this.doc.regions.value ?? []) {
-      const { data, area } = regionMask(region);
-      if (data[i] && area < least) [best, least] = [region, area];
-    }
-    return best;
+  private regionUnder(at: Point): Region | null {
+    return this.inside(at) ? regionAt(this.doc, at) : null;
   }
 
   private cancel(): void {
@@ -529,7 +582,7 @@ class Surface {
   private hover(alt: boolean): void {
     const at = this.pointer;
     if (!at) return;
-    if (tools.tool.value === "everything") this.hovered = this.regionAt(at);
+    if (tools.tool.value === "everything") this.hovered = this.regionUnder(at);
     if (tools.tool.value !== "click" || !previewOn.value || !isLocal() || !this.inside(at)) {
       this.preview = null;
       return;
@@ -547,12 +600,12 @@ class Surface {
   private async look(positive: boolean): Promise<void> {
     const at = this.resting();
     if (!at) return void (this.previewTimer = 0);
-    const [x, y] = [Math.floor(at[0]), Math.floor(at[1])];
-    const before = this.doc.history.peek();
-    const mask = await app.previewOf(this.doc, [{ type: "click", x, y, positive }]);
+    const { doc } = this;
+    const before = doc.history.peek();
+    const mask = await app.previewOf(doc, [clickAt(at, positive)]);
     this.previewTimer = 0;
     const now = this.resting();
-    if (now === null || this.doc.history.peek() !== before) return;
+    if (now === null || this.doc !== doc || doc.history.peek() !== before) return;
     this.preview = mask;
     this.request();
     const moved = Math.hypot(now[0] - at[0], now[1] - at[1]);
@@ -593,7 +646,7 @@ class Surface {
     const y = from[1] + (started ? dy * step : 0);
     this.cursor = [Math.max(0.5, Math.min(this.doc.width - 0.5, x)), Math.max(0.5, Math.min(this.doc.height - 0.5, y))];
     this.drag([this.cursor]);
-    if (tools.tool.value === "everything") this.hovered = this.regionAt(this.cursor);
+    if (tools.tool.value === "everything") this.hovered = this.regionUnder(this.cursor);
     this.request();
   }
 
@@ -611,13 +664,18 @@ class Surface {
   }
 }
 
+function clickAt([x, y]: Point, positive: boolean): Prompt {
+  return { type: "click", x: Math.floor(x), y: Math.floor(y), positive };
+}
+
 /** The polygon that is being drawn becomes a prompt. */
 export function closePolygon(): void {
   const drawn = polygon.value;
-  if (!drawn || drawn.points.length < 3) return;
+  const doc = app.current.value;
+  if (!doc || !drawn || drawn.points.length < 3) return;
   polygon.value = null;
   const points = drawn.points.map(([x, y]): Point => [Math.round(x * 10) / 10, Math.round(y * 10) / 10]);
-  void app.prompt({ type: "polygon", points, positive: drawn.positive });
+  void app.prompt(doc, { type: "polygon", points, positive: drawn.positive });
 }
 
 const masks = new WeakMap<Region, { data: Uint8Array; area: number }>();
@@ -630,4 +688,16 @@ function regionMask(region: Region): { data: Uint8Array; area: number } {
     masks.set(region, known);
   }
   return known;
+}
+
+/** The smallest region there. */
+function regionAt(doc: Doc, [x, y]: Point): Region | null {
+  const i = Math.floor(y) * doc.width + Math.floor(x);
+  let best: Region | null = null;
+  let least = Infinity;
+  for (const region of doc.regions.peek() ?? []) {
+    const { data, area } = regionMask(region);
+    if (data[i] && area < least) [best, least] = [region, area];
+  }
+  return best;
 }

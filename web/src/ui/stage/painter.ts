@@ -6,7 +6,7 @@ import { decodeRle, extent, type Mask } from "../../core/rle";
 import { toScreen, type View } from "../../core/view";
 import type { Point, Prompt } from "../../decoder/types";
 import type { Doc, Region } from "../../state/doc";
-import { finalOf, type Obj, type Shape } from "../../state/objects";
+import { finalOf, type Obj } from "../../state/objects";
 
 export const POSITIVE = "#12b754";
 export const NEGATIVE = "#e82d2d";
@@ -34,129 +34,162 @@ export interface Scene {
 }
 
 interface Stencil {
-  tint: OffscreenCanvas | null;
-  x: number;
-  y: number;
+  mask: Mask;
+  box: readonly [number, number, number, number] | null;
   outline: Path2D;
+  /** in the colour in which it was drawn last */
+  tint: { colour: string; canvas: OffscreenCanvas } | null;
 }
 
 const STENCILS = 80;
 const stencils = new Map<object, Stencil>(); // least recently used first
 
-/** A mask as a white picture of its box, and its outline. */
-function stencil(key: object, mask: () => Mask): Stencil {
+/** A mask's pixels inside its box, and its outline. */
+function stencil(key: object, made: () => Cut): Stencil {
   let found = stencils.get(key);
   stencils.delete(key);
-  found ??= cut(mask());
+  found ??= cut(made());
   stencils.set(key, found);
   const oldest = stencils.keys().next().value;
   if (stencils.size > STENCILS && oldest) stencils.delete(oldest);
   return found;
 }
 
-function cut(mask: Mask): Stencil {
+/** A mask, and its box where that is known. */
+interface Cut {
+  mask: Mask;
+  box?: Stencil["box"];
+}
+
+function cut({ mask, box = extent(mask).box }: Cut): Stencil {
   const outline = new Path2D();
   for (const loop of trace(mask)) {
     loop.forEach(([x, y], i) => (i === 0 ? outline.moveTo(x, y) : outline.lineTo(x, y)));
     outline.closePath();
   }
-  const { box } = extent(mask);
-  if (!box) return { tint: null, x: 0, y: 0, outline };
-  const [x0, y0, x1, y1] = box;
-  const image = new ImageData(x1 - x0, y1 - y0);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let y = y0; y < y1; y++) {
-    for (let x = x0; x < x1; x++) {
-      if (mask.data[y * mask.width + x]) pixels[(y - y0) * (x1 - x0) + x - x0] = 0xffffffff;
-    }
-  }
-  const tint = new OffscreenCanvas(x1 - x0, y1 - y0);
-  tint.getContext("2d")?.putImageData(image, 0, 0);
-  return { tint, x: x0, y: y0, outline };
+  return { mask, box, outline, tint: null };
 }
 
-const coloured = new WeakMap<Stencil, { colour: string; canvas: OffscreenCanvas }>();
-
-function inColour(piece: Stencil, colour: string): OffscreenCanvas | null {
-  if (!piece.tint) return null;
-  const known = coloured.get(piece);
-  if (known?.colour === colour) return known.canvas;
-  const canvas = new OffscreenCanvas(piece.tint.width, piece.tint.height);
-  const context = canvas.getContext("2d");
-  if (!context) return null;
-  context.drawImage(piece.tint, 0, 0);
-  context.globalCompositeOperation = "source-in";
-  context.fillStyle = colour;
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  coloured.set(piece, { colour, canvas });
+function tinted(piece: Stencil, colour: string): OffscreenCanvas | null {
+  if (!piece.box) return null;
+  if (piece.tint?.colour === colour) return piece.tint.canvas;
+  const [x0, y0, x1, y1] = piece.box;
+  const { data, width } = piece.mask;
+  const image = new ImageData(x1 - x0, y1 - y0);
+  const pixels = new Uint32Array(image.data.buffer);
+  const [r, g, b] = rgb(colour);
+  const pixel = new Uint32Array(Uint8Array.of(r, g, b, 255).buffer)[0]!;
+  for (let y = y0, to = 0; y < y1; y++) {
+    for (let from = y * width + x0, end = y * width + x1; from < end; from++, to++) if (data[from] !== 0) pixels[to] = pixel;
+  }
+  const canvas = new OffscreenCanvas(x1 - x0, y1 - y0);
+  canvas.getContext("2d")?.putImageData(image, 0, 0);
+  piece.tint = { colour, canvas };
   return canvas;
 }
 
+/** Photo, other objects and regions: what stays the same while the chosen object is worked on. */
+interface Background {
+  bitmap: ImageBitmap | null;
+  view: View;
+  size: string;
+  regions: readonly Region[] | null;
+  objects: readonly Obj[];
+}
+
+function same(a: Background, b: Background): boolean {
+  return (
+    a.bitmap === b.bitmap &&
+    a.view === b.view &&
+    a.size === b.size &&
+    a.regions === b.regions &&
+    a.objects.length === b.objects.length &&
+    a.objects.every((o, i) => o.shape === b.objects[i]!.shape && o.colour === b.objects[i]!.colour)
+  );
+}
+
+type Context = CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D;
+
+function onPhoto(c: Context, { scale, x, y }: View): void {
+  const ratio = devicePixelRatio;
+  c.setTransform(scale * ratio, 0, 0, scale * ratio, x * ratio, y * ratio);
+}
+
+function object(c: Context, o: Obj, view: View, alpha: number, line: number): void {
+  mask(c, o.shape, () => finalOf(o.shape), o.colour, view, alpha, line);
+}
+
+function mask(c: Context, key: object, found: () => Cut, colour: string, view: View, alpha: number, line: number): void {
+  const piece = stencil(key, found);
+  const tint = tinted(piece, colour);
+  if (tint && piece.box) {
+    c.imageSmoothingEnabled = view.scale < 4;
+    c.globalAlpha = alpha;
+    c.drawImage(tint, piece.box[0], piece.box[1]);
+    c.globalAlpha = 1;
+  }
+  c.lineJoin = "round";
+  c.strokeStyle = "rgba(0,0,0,.5)";
+  c.lineWidth = (line + 1.5) / view.scale;
+  c.stroke(piece.outline);
+  c.strokeStyle = colour;
+  c.lineWidth = line / view.scale;
+  c.stroke(piece.outline);
+}
+
 export class Painter {
-  private readonly context: CanvasRenderingContext2D;
+  private readonly front: CanvasRenderingContext2D;
+  private readonly back = new OffscreenCanvas(1, 1);
+  private readonly behind: OffscreenCanvasRenderingContext2D;
+  private drawn: Background | null = null;
 
   constructor(private readonly canvas: HTMLCanvasElement) {
-    const context = canvas.getContext("2d");
-    if (!context) throw new Error("canvas: no 2d context");
-    this.context = context;
+    const [front, behind] = [canvas.getContext("2d"), this.back.getContext("2d")];
+    if (!front || !behind) throw new Error("canvas: no 2d context");
+    [this.front, this.behind] = [front, behind];
   }
 
   draw(scene: Scene): void {
-    const { context: c, canvas } = this;
+    const { front: c, canvas } = this;
     const ratio = devicePixelRatio;
+    const { view, doc } = scene;
+    const active = doc.active.value;
+    this.background(scene, doc.objects.value.filter((o) => o.visible && o !== active));
     c.setTransform(1, 0, 0, 1, 0, 0);
     c.clearRect(0, 0, canvas.width, canvas.height);
-    const { view, doc } = scene;
-    const photo = (): void => c.setTransform(view.scale * ratio, 0, 0, view.scale * ratio, view.x * ratio, view.y * ratio);
-    photo();
-    c.imageSmoothingEnabled = view.scale < 4;
-    if (scene.bitmap) c.drawImage(scene.bitmap, 0, 0, doc.width, doc.height);
-    const active = doc.active.value;
-    for (const o of doc.objects.value) if (o.visible && o !== active) this.object(o, view, 0.38, 1.5);
-    if (active?.visible) this.object(active, view, 0.46, 2.5);
-    if (scene.regions) this.regions(scene.regions, scene.hovered, view);
-    if (scene.preview) this.mask(scene.preview, () => scene.preview!, "#ffffff", view, 0.34, 1.5);
+    c.drawImage(this.back, 0, 0);
+    onPhoto(c, view);
+    if (active?.visible) object(c, active, view, 0.46, 2.5);
+    const { hovered, preview } = scene;
+    if (hovered) mask(c, hovered, () => ({ mask: decodeRle(hovered.rle) }), "#ffffff", view, 0.5, 2.5);
+    if (preview) mask(c, preview, () => ({ mask: preview }), "#ffffff", view, 0.34, 1.5);
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (active?.visible) for (const prompt of active.prompts) this.prompt(prompt, view);
     if (active?.visible && !scene.corners) this.name(active, view);
-    if (scene.hovered) this.pill(scene.hovered.name, this.topOf(decodedExtent(scene.hovered), view), "#11161f");
+    if (hovered) this.pill(hovered.name, this.topOf(decodedExtent(hovered), view), "#11161f");
     if (scene.corners) this.corners(scene.corners, view, active?.colour ?? POSITIVE);
     if (scene.draft) this.draft(scene.draft, view);
     if (scene.ring) this.ring(scene.ring.at, (scene.ring.width * view.scale) / 2, view);
     if (scene.cursor) this.cross(toScreen(view, scene.cursor));
   }
 
+  private background({ doc, bitmap, view, regions }: Scene, objects: readonly Obj[]): void {
+    const { width, height } = this.canvas;
+    const wanted: Background = { bitmap, view, size: `${width} ${height} ${devicePixelRatio}`, regions, objects };
+    if (this.drawn && same(this.drawn, wanted)) return;
+    this.drawn = wanted;
+    const { behind: c, back } = this;
+    [back.width, back.height] = [width, height]; // which clears it
+    onPhoto(c, view);
+    c.imageSmoothingEnabled = view.scale < 4;
+    if (bitmap) c.drawImage(bitmap, 0, 0, doc.width, doc.height);
+    for (const o of objects) object(c, o, view, 0.38, 1.5);
+    for (const region of regions ?? []) {
+      mask(c, region, () => ({ mask: decodeRle(region.rle) }), tone(region.id), view, 0.3, 1);
+    }
+  }
+
   labelOf: (o: Obj) => string = (o) => o.name;
-
-  private object(o: Obj, view: View, alpha: number, line: number): void {
-    this.mask(o.shape, () => finalOf(o.shape).mask, o.colour, view, alpha, line);
-  }
-
-  private mask(key: Shape | Mask | Region, mask: () => Mask, colour: string, view: View, alpha: number, line: number): void {
-    const c = this.context;
-    const piece = stencil(key, mask);
-    const tint = inColour(piece, colour);
-    if (tint) {
-      c.globalAlpha = alpha;
-      c.drawImage(tint, piece.x, piece.y);
-      c.globalAlpha = 1;
-    }
-    c.lineJoin = "round";
-    c.strokeStyle = "rgba(0,0,0,.5)";
-    c.lineWidth = (line + 1.5) / view.scale;
-    c.stroke(piece.outline);
-    c.strokeStyle = colour;
-    c.lineWidth = line / view.scale;
-    c.stroke(piece.outline);
-  }
-
-  private regions(regions: readonly Region[], hovered: Region | null, view: View): void {
-    for (const region of regions) {
-      if (region === hovered) continue;
-      this.mask(region, () => decodeRle(region.rle), tone(region.id), view, 0.3, 1);
-    }
-    if (hovered) this.mask(hovered, () => decodeRle(hovered.rle), "#ffffff", view, 0.5, 2.5);
-  }
 
   // ---- in pixels of the screen ---------------------------------------------------------------------------------------
 
@@ -179,7 +212,7 @@ export class Painter {
   }
 
   private line(points: readonly Point[], view: View, colour: string, width: number, closed: boolean, alpha = 1): void {
-    const c = this.context;
+    const c = this.front;
     c.beginPath();
     points.forEach((p, i) => {
       const [x, y] = toScreen(view, p);
@@ -200,7 +233,7 @@ export class Painter {
   }
 
   private click([x, y]: Point, positive: boolean): void {
-    const c = this.context;
+    const c = this.front;
     c.beginPath();
     c.arc(x, y, 7, 0, 2 * Math.PI);
     c.fillStyle = positive ? POSITIVE : NEGATIVE;
@@ -242,7 +275,7 @@ export class Painter {
   }
 
   private knob([x, y]: Point, colour: string): void {
-    const c = this.context;
+    const c = this.front;
     c.fillStyle = "#fff";
     c.strokeStyle = colour;
     c.lineWidth = 2;
@@ -253,7 +286,7 @@ export class Painter {
   }
 
   private ring(at: Point, radius: number, view: View): void {
-    const c = this.context;
+    const c = this.front;
     const [x, y] = toScreen(view, at);
     for (const [colour, width] of [["rgba(0,0,0,.6)", 3], ["#fff", 1.5]] as const) {
       c.beginPath();
@@ -265,7 +298,7 @@ export class Painter {
   }
 
   private cross([x, y]: Point): void {
-    const c = this.context;
+    const c = this.front;
     for (const [colour, width] of [["#000", 4], ["#fff", 2]] as const) {
       c.beginPath();
       for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]] as const) {
@@ -288,7 +321,7 @@ export class Painter {
 
   private pill(text: string, at: Point | null, colour: string): void {
     if (!at || !text) return;
-    const c = this.context;
+    const c = this.front;
     c.font = "600 12px system-ui, sans-serif";
     const short = text.length > 40 ? `${text.slice(0, 39)}…` : text;
     const width = c.measureText(short).width + 16;
