@@ -1,6 +1,6 @@
 """What cheaper arithmetic gains and costs: every precision of `seem.load`, compiled kernels, batches.
 
-    python -m benchmarks.fast PHOTO [--data $SEEM_DATA/grabcut --limit 20] [--threads 1] [--rounds 9] [--compile]
+    python -m benchmarks.fast PHOTO [--data $SEEM_DATA/grabcut --limit 20] [--only bfloat16 …] [--rounds 9] [--compile]
 
 Encoding is timed for all variants in turns, in one process, so that other load on the machine falls on all of them;
 what counts is the ratio of the medians to float32, in seconds of the processor, which other work disturbs least. So is
@@ -62,7 +62,7 @@ def summary(seconds: Times, base: str) -> dict[str, dict[str, float]]:
 def encoding(models: dict[str, seem.Model], image: np.ndarray, rounds: int) -> dict[str, Any]:
     """Of every variant, and of a batch, per image."""
     tasks: dict[str, Callable[[], Any]] = {n: lambda m=m: m.encode(image) for n, m in models.items()}
-    for name in ("float32", "bfloat16"):
+    for name in [n for n in ("float32", "bfloat16") if n in models]:
         model = models[name]
         tasks[f"{name}, batch of {BATCH}"] = lambda model=model: model.encode_batch([image] * BATCH, BATCH)
     seconds = timed(tasks, rounds)
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("photo", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=[p for p in PRECISIONS if p != "auto"], help="float32 and these")
     parser.add_argument("--dev", action="store_true", help="of the development split")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
@@ -131,7 +132,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     image = seem.load_image(args.photo)
-    models = {p: seem.load(device="cpu", precision=p) for p in PRECISIONS if p != "auto"}
+    models = {p: seem.load(device="cpu", precision=p) for p in dict.fromkeys(("float32", *args.only))}
     if args.compile:
         compiled = {p: seem.load(device="cpu", precision=p, compile=True) for p in ("float32", "bfloat16")}
         first = {}

@@ -90,6 +90,7 @@ def measure(dataset: Dataset, mosaics: int, grid: int, objects: int, tile: int) 
             with patch("seem.predict.tiles.TINY", NO_CLOSER):
                 row["tiles, no closer look"] = clicked(plain, there)
             rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)  # so that a run that is cut off was not for nothing
         print(f"{number + 1}/{mosaics} mosaics, {mosaic.shape[1]}x{mosaic.shape[0]}", file=sys.stderr, flush=True)
     return rows
 

@@ -22,29 +22,14 @@ from seem.options import (
     DEFAULT_MODEL,
     AudioNamesOption,
     AudioOption,
-    BoxOption,
-    ClickOption,
     DeviceOption,
     ImageArgument,
     InputError,
     JsonOption,
-    MaskOption,
     MaskOutOption,
     ModelOption,
-    NegativeOption,
-    NegativePolygonOption,
-    NegativeScribbleOption,
     OutOption,
-    PolygonOption,
-    ReferenceBoxOption,
-    ReferenceClickOption,
-    ReferenceMaskOption,
-    ReferenceOption,
-    ReferencePolygonOption,
-    ReferenceScribbleOption,
-    ScribbleOption,
-    ScribbleWidthOption,
-    TextOption,
+    PromptOptions,
     TilesOption,
     VocabularyOption,
     encode,
@@ -58,9 +43,8 @@ from seem.options import (
     prompt_type,
     read_image,
     read_json,
-    reference_regions,
     spoken_prompt,
-    visual_prompts,
+    takes_prompts,
 )
 
 if TYPE_CHECKING:
@@ -134,26 +118,12 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command(short_help="Segment one object from prompts.")
+@takes_prompts
 def segment(
     image: ImageArgument,
-    click: ClickOption = None,
-    negative: NegativeOption = None,
-    box: BoxOption = None,
-    scribble: ScribbleOption = None,
-    negative_scribble: NegativeScribbleOption = None,
-    scribble_width: ScribbleWidthOption = 5.0,
-    polygon: PolygonOption = None,
-    negative_polygon: NegativePolygonOption = None,
-    mask: MaskOption = None,
-    text: TextOption = None,
+    asked: PromptOptions,
     audio: AudioOption = None,
     audio_names: AudioNamesOption = None,
-    reference: ReferenceOption = None,
-    reference_click: ReferenceClickOption = None,
-    reference_box: ReferenceBoxOption = None,
-    reference_scribble: ReferenceScribbleOption = None,
-    reference_polygon: ReferencePolygonOption = None,
-    reference_mask: ReferenceMaskOption = None,
     prompts: Annotated[
         str | None,
         typer.Option(metavar="FILE.json", help='Objects: [{"id": 1, "prompts": [{"type": "click", …}]}, …].'),
@@ -178,16 +148,11 @@ def segment(
       seem segment street.jpg --reference car.jpg --reference-box 40,60,300,200
     """
     outputs = _Outputs(image, picture=out, mask=mask_out, default=not json_ and mask_out is None)
-    with input_errors():
-        drawn: list[Prompt] = visual_prompts(click, negative, box, scribble, negative_scribble, scribble_width,
-                                             polygon, negative_polygon, mask, "--")  # fmt: skip
-        drawn += parse_each("--text", text, prompt_type("Text"))
-        drawn += spoken_prompt(audio, audio_names)
-        regions = reference_regions(reference_click, reference_box, reference_scribble, reference_polygon,
-                                    reference_mask, scribble_width)  # fmt: skip
+    drawn: list[Prompt] = [*asked.drawn(), *asked.texts(), *spoken_prompt(audio, audio_names)]
+    regions = asked.regions()
     document = None if prompts is None else read_json(prompts)
     if document is None:
-        pairs = pair_references(reference or [], regions)
+        pairs = pair_references(asked.references, regions)
         if not drawn and not pairs:
             raise InputError("expected at least one prompt: --click, --box, --scribble, --text, … (see --help)")
     elif drawn or regions:
@@ -197,7 +162,7 @@ def segment(
     names = parse_names(vocabulary)
     loaded = load_model(model, device)
     scene = encode(loaded, pixels, tiles)
-    references = {path: encode(loaded, read_image(path)) for path in reference or []}
+    references = {path: encode(loaded, read_image(path)) for path in asked.references}
     if document is None:
         from seem.prompts import Reference
 

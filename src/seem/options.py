@@ -6,10 +6,13 @@ Nothing here imports torch or numpy before a command asks for it: `seem --help` 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from seem.predict.model import Model
     from seem.predict.scene import Scene
-    from seem.prompts import Prompt, VisualPromptType
+    from seem.prompts import Prompt, Text, VisualPromptType
 
 DEFAULT_MODEL = "seem-tiny"
 
@@ -94,6 +97,74 @@ ReferencePolygonOption = Annotated[list[str] | None, _values("--reference-polygo
 ReferenceMaskOption = Annotated[list[str] | None, _values("--reference-mask", "FILE", "It is this mask.")]
 
 
+@dataclass(frozen=True)
+class PromptOptions:
+    """What a command was given as prompts; `takes_prompts` makes options of the fields."""
+
+    click: ClickOption = None
+    negative: NegativeOption = None
+    box: BoxOption = None
+    scribble: ScribbleOption = None
+    negative_scribble: NegativeScribbleOption = None
+    scribble_width: ScribbleWidthOption = 5.0
+    polygon: PolygonOption = None
+    negative_polygon: NegativePolygonOption = None
+    mask: MaskOption = None
+    text: TextOption = None
+    reference: ReferenceOption = None
+    reference_click: ReferenceClickOption = None
+    reference_box: ReferenceBoxOption = None
+    reference_scribble: ReferenceScribbleOption = None
+    reference_polygon: ReferencePolygonOption = None
+    reference_mask: ReferenceMaskOption = None
+
+    @property
+    def references(self) -> list[str]:
+        """The other photos."""
+        return self.reference or []
+
+    def drawn(self) -> list[VisualPromptType]:
+        """Prompts on the image itself. Raises InputError."""
+        with input_errors():
+            return _visual_prompts(vars(self), self.scribble_width, "")
+
+    def texts(self) -> list[Text]:
+        """Phrases. Raises InputError."""
+        from seem.prompts import Text
+
+        return parse_each("--text", self.text, Text)
+
+    def regions(self) -> list[VisualPromptType]:
+        """Regions of the other photos. Raises InputError."""
+        start = "reference_"
+        given = {name.removeprefix(start): value for name, value in vars(self).items() if name.startswith(start)}
+        with input_errors():
+            return _visual_prompts(given, self.scribble_width, "reference-")
+
+
+def takes_prompts(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter ``asked: PromptOptions`` stands for all of those options."""
+    options = get_type_hints(PromptOptions, include_extras=True)
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        asked = PromptOptions(**{name: given.pop(name) for name in options})
+        command(asked=asked, **given)
+
+    parameters: list[Parameter] = []
+    for parameter in signature(command, eval_str=True).parameters.values():
+        if parameter.annotation is PromptOptions:
+            parameters += [
+                Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=options[f.name])
+                for f in fields(PromptOptions)
+            ]
+        else:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {}  # typer is to look at the signature alone
+    return run
+
+
 # ---- prompts from options -----------------------------------------------------------------------------------------
 
 
@@ -113,33 +184,6 @@ def parse_each(option: str, values: Sequence[str] | None, make: Callable[[str], 
     return made
 
 
-def visual_prompts(
-    click: Sequence[str] | None,
-    negative: Sequence[str] | None,
-    box: Sequence[str] | None,
-    scribble: Sequence[str] | None,
-    negative_scribble: Sequence[str] | None,
-    width: float,
-    polygon: Sequence[str] | None,
-    negative_polygon: Sequence[str] | None,
-    mask: Sequence[str] | None,
-    prefix: str,
-) -> list[Any]:
-    """Prompts in the order of this signature; `prefix` is how their options begin, for messages."""
-    from seem.prompts import Box, Click, Mask, Polygon, Scribble
-
-    return [
-        *parse_each(f"{prefix}click", click, lambda v: Click(*_point(v))),
-        *parse_each(f"{prefix}negative", negative, lambda v: Click(*_point(v), positive=False)),
-        *parse_each(f"{prefix}box", box, lambda v: Box(*_numbers(v, 4, BOX))),
-        *parse_each(f"{prefix}scribble", scribble, lambda v: Scribble(_points(v), width=width)),
-        *parse_each(f"{prefix}negative-scribble", negative_scribble, lambda v: Scribble(_points(v), False, width)),
-        *parse_each(f"{prefix}polygon", polygon, lambda v: Polygon(_points(v))),
-        *parse_each(f"{prefix}negative-polygon", negative_polygon, lambda v: Polygon(_points(v), False)),
-        *parse_each(f"{prefix}mask", mask, lambda v: Mask(_read_mask(v))),
-    ]
-
-
 def spoken_prompt(audio: str | None, names: Sequence[str] | None) -> list[Any]:
     """The text that somebody says in a file, if there is one."""
     if audio is None:
@@ -154,16 +198,25 @@ def spoken_prompt(audio: str | None, names: Sequence[str] | None) -> list[Any]:
         return [Text(hear(audio, allowed))]
 
 
-def reference_regions(
-    click: Sequence[str] | None,
-    box: Sequence[str] | None,
-    scribble: Sequence[str] | None,
-    polygon: Sequence[str] | None,
-    mask: Sequence[str] | None,
-    width: float,
-) -> list[VisualPromptType]:
-    """Regions of reference images, in the order of this signature."""
-    return visual_prompts(click, None, box, scribble, None, width, polygon, None, mask, "--reference-")
+def _visual_prompts(given: Mapping[str, Sequence[str] | None], width: float, prefix: str) -> list[VisualPromptType]:
+    """Prompts of the values of each option, in the order below; `prefix` is how the options begin, for messages."""
+    from seem.prompts import Box, Click, Mask, Polygon, Scribble
+
+    make: dict[str, Callable[[str], VisualPromptType]] = {
+        "click": lambda v: Click(*_point(v)),
+        "negative": lambda v: Click(*_point(v), positive=False),
+        "box": lambda v: Box(*_numbers(v, 4, BOX)),
+        "scribble": lambda v: Scribble(_points(v), width=width),
+        "negative_scribble": lambda v: Scribble(_points(v), False, width),
+        "polygon": lambda v: Polygon(_points(v)),
+        "negative_polygon": lambda v: Polygon(_points(v), False),
+        "mask": lambda v: Mask(_read_mask(v)),
+    }
+    return [
+        prompt
+        for name, one in make.items()
+        for prompt in parse_each(f"--{prefix}{name.replace('_', '-')}", given.get(name), one)
+    ]
 
 
 def pair_references(images: Sequence[str], regions: Sequence[VisualPromptType]) -> list[tuple[str, VisualPromptType]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import isfunction, signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def test_one_window_is_the_scene_bit_for_bit(model: Model, picture: np.ndarray) 
          large.segment(click, Click(3, 3, positive=False), previous=other)),
         *zip(scene.segment_all([[click], [box]]), large.segment_all([[click], [box]]), strict=True),
         *zip(scene.find("red"), large.find("red"), strict=True),
+        *zip(scene.instances(), large.instances(), strict=True),
         *zip(scene.everything(6), large.everything(6), strict=True),
     ]  # fmt: skip
     for a, b in pairs:
@@ -262,6 +264,23 @@ def test_panoptic_has_no_cuts(tiled: TiledScene) -> None:
         assert segment.area == found.mask(segment.id).sum()
     filled = tiled.panoptic(["red"], background=True)
     assert {s.label for s in filled.segments} == {"red", "others"} and (filled.map > 0).all()
+
+
+def test_instances_are_whole_and_there_once(tiled: TiledScene) -> None:
+    found = tiled.instances(["red", "blue", "green"], threshold=0.3)
+    for name, box in (("red", RED), ("blue", BLUE)):
+        assert [mask_iou(r.mask, box_mask(box)) > 0.85 for r in found if r.label == name] == [True], name
+    assert [r.label for r in tiled.instances(["red", "blue", "green"], threshold=0.3, limit=1)] == [found[0].label]
+
+
+def test_it_answers_all_that_a_scene_answers(tiled: TiledScene) -> None:
+    """With the same arguments, and the same defaults."""
+    asked = [name for name, value in vars(seem.Scene).items() if isfunction(value) and not name.startswith("_")]
+    assert len(asked) > 8
+    for name in asked:
+        expected, got = (signature(getattr(kind, name)).parameters for kind in (seem.Scene, TiledScene))
+        shapes = [[(p.name, p.kind, p.default) for p in parameters.values()] for parameters in (expected, got)]
+        assert shapes[0] == shapes[1], name
 
 
 def test_everything_finds_each_thing_once(tiled: TiledScene) -> None:

@@ -181,6 +181,8 @@ def test_an_old_file_is_replaced_at_the_end(run: Run, folder: Path) -> None:
         (["none.mp4", "out.mp4", "--click", RED], "none.mp4: no such file"),
         (["notes.mp4", "out.mp4", "--click", RED], "notes.mp4: expected a video"),
         (["short.mp4", "out.mp4", "--click", RED], "short.mp4: expected a video"),
+        (["empty.mp4", "out.mp4", "--click", RED], "empty.mp4: expected a video"),
+        (["still.mkv", "out.mp4", "--click", RED], "still.mkv: expected"),
         (["clip.mp4", "out.mp4", "--click", "99,9"], "frame 0, object 1: "),
         (["clip.mp4", "out.mp4", "--click", "a"], "--click: expected X,Y"),
         (["clip.mp4", "out.mp4", "--click", RED, "--frame", "10"], "frames from 0 to 9, got prompts on frame 10"),
@@ -196,6 +198,8 @@ def test_an_old_file_is_replaced_at_the_end(run: Run, folder: Path) -> None:
 def test_bad_usage_is_one_line_and_code_2(run: Run, folder: Path, args: list[str], said: str) -> None:
     Path("notes.mp4").write_text("no video")
     Path("short.mp4").write_bytes(Path("clip.mp4").read_bytes()[:2000])
+    Path("empty.mp4").touch()
+    write_clip(folder / "still.mkv", frames=0)
     Path("full").mkdir()
     Path("full/keep.txt").write_text("kept")
     one: dict[str, Any] = {"id": 1, "prompts": [{"type": "click", "x": 12, "y": 24}]}

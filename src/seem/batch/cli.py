@@ -15,49 +15,31 @@ import typer
 
 from seem.options import (
     DEFAULT_MODEL,
-    BoxOption,
-    ClickOption,
     DeviceOption,
     InputError,
-    MaskOption,
     ModelOption,
-    NegativeOption,
-    NegativePolygonOption,
-    NegativeScribbleOption,
-    PolygonOption,
-    ReferenceBoxOption,
-    ReferenceClickOption,
-    ReferenceMaskOption,
-    ReferenceOption,
-    ReferencePolygonOption,
-    ReferenceScribbleOption,
-    ScribbleOption,
-    ScribbleWidthOption,
-    TextOption,
+    PromptOptions,
     TilesOption,
     VocabularyOption,
     encode,
     input_errors,
     load_model,
     pair_references,
-    parse_each,
     parse_names,
     print_json,
-    prompt_type,
     read_image,
-    reference_regions,
-    visual_prompts,
+    takes_prompts,
 )
+from seem.progress import ProgressLine
 
 if TYPE_CHECKING:
     from seem.batch.job import Job, Objects, Row
-    from seem.batch.store import Store
+    from seem.batch.store import Store, Totals
     from seem.predict.model import Model
     from seem.predict.scene import Scene
 
 ENGINES = ("local", "ray")
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_TERMINAL_SECONDS, _LOG_SECONDS = 0.2, 30.0
 
 batch_app = typer.Typer(
     name="batch",
@@ -72,25 +54,11 @@ class DiskFullError(Exception):
 
 
 @batch_app.command()
+@takes_prompts
 def batch(
     photos: Annotated[list[str], typer.Argument(metavar="PHOTOS…", help="Files, folders, globs, @LIST, s3://… URLs.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; a run that was cut off goes on.")],
-    click: ClickOption = None,
-    negative: NegativeOption = None,
-    box: BoxOption = None,
-    scribble: ScribbleOption = None,
-    negative_scribble: NegativeScribbleOption = None,
-    scribble_width: ScribbleWidthOption = 5.0,
-    polygon: PolygonOption = None,
-    negative_polygon: NegativePolygonOption = None,
-    mask: MaskOption = None,
-    text: TextOption = None,
-    reference: ReferenceOption = None,
-    reference_click: ReferenceClickOption = None,
-    reference_box: ReferenceBoxOption = None,
-    reference_scribble: ReferenceScribbleOption = None,
-    reference_polygon: ReferencePolygonOption = None,
-    reference_mask: ReferenceMaskOption = None,
+    asked: PromptOptions,
     prompts: Annotated[
         str | None, typer.Option(metavar="FILE", help="Prompts of each photo: .jsonl, .csv, or COCO's .json.")
     ] = None,
@@ -139,20 +107,15 @@ def batch(
         raise InputError(f"--engine: expected {', '.join(ENGINES)}, got {engine}")
     if engine == "ray" and find_spec("ray") is None:
         raise InputError("--engine ray: expected the package ray; pip install 'seem-segment[ray]'")
-    with input_errors():
-        drawn: list[Any] = visual_prompts(click, negative, box, scribble, negative_scribble, scribble_width, polygon,
-                                         negative_polygon, mask, "--")  # fmt: skip
-        texts = parse_each("--text", text, prompt_type("Text"))
-        regions = reference_regions(reference_click, reference_box, reference_scribble, reference_polygon,
-                                    reference_mask, scribble_width)  # fmt: skip
-    asked = {
+    drawn, texts, regions = asked.drawn(), asked.texts(), asked.regions()
+    given = {
         "prompts": bool(drawn or texts or regions),
         "--prompts": prompts is not None,
         "--panoptic": panoptic,
         "--everything": everything,
     }
-    if sum(asked.values()) != 1:
-        got = " and ".join(name for name, given in asked.items() if given) or "none"
+    if sum(given.values()) != 1:
+        got = " and ".join(name for name, there in given.items() if there) or "none"
         raise InputError(
             f"expected one of: prompts such as --text, --prompts FILE, --panoptic, --everything; got {got}"
         )
@@ -163,13 +126,13 @@ def batch(
     with _import_errors(), input_errors():
         listed = list_photos(photos, exclude=out)
     loaded = load_model(model, device)
-    scenes = {path: encode(loaded, read_image(path)) for path in reference or []}
+    scenes = {path: encode(loaded, read_image(path)) for path in asked.references}
     own: dict[str, Objects] | None = None
     objects: Objects = []
     if prompts is not None:
         own, listed = _own_prompts(prompts, prompt_kind, listed, {s.digest: s for s in scenes.values()})
-    elif asked["prompts"]:
-        pairs = [(scenes[path], region) for path, region in pair_references(reference or [], regions)]
+    elif given["prompts"]:
+        pairs = [(scenes[path], region) for path, region in pair_references(asked.references, regions)]
         objects = _objects(drawn, texts, pairs)
         if options and (drawn or pairs):
             raise InputError("--threshold and --limit: expected them with --text alone, --panoptic or --everything")
@@ -309,10 +272,10 @@ def _run(
                 rows = run_ray(job, items, scenes_at, workers)
             else:
                 rows = run_local(Worker(job, model, cache), items)
-            progress = _Progress(total, before)
+            progress = ProgressLine()
             for row in rows:
                 store.add(row)
-                progress.show(store.totals)
+                progress.show(lambda seconds: _progress(seconds, store.totals, total, before))
             progress.end()
     except OSError as error:
         if error.errno not in FULL:
@@ -354,6 +317,13 @@ def _import_errors() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
+def _progress(seconds: float, totals: Totals, total: int, before: int) -> str:
+    rate = (totals.photos - before) / seconds
+    line = f"{totals.photos}/{total} photos, {rate:.2f} a second, {totals.segments} results"
+    line += f", {totals.errors} errors" if totals.errors else ""
+    return line + (f", {(total - totals.photos) / rate:.0f} s left" if rate else "")
+
+
 def _tell(about: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         print_json({"out": str(out), **about})
@@ -365,28 +335,3 @@ def _tell(about: dict[str, Any], out: Path, as_json: bool) -> None:
     if about["new"]:
         print(f"{about['seconds']:.1f} s, {about['photos_per_second']:.2f} photos a second")
     print(f"wrote {out}")
-
-
-class _Progress:
-    """Photos done, photos a second and time left on one line of stderr."""
-
-    def __init__(self, total: int, before: int) -> None:
-        self._total, self._before = total, before
-        self._terminal = sys.stderr.isatty()
-        self._began = self._last = time.monotonic()
-
-    def show(self, totals: Any) -> None:
-        now = time.monotonic()
-        if now - self._last < (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
-            return
-        self._last = now
-        rate = (totals.photos - self._before) / (now - self._began)
-        line = f"{totals.photos}/{self._total} photos, {rate:.2f} a second, {totals.segments} results"
-        line += f", {totals.errors} errors" if totals.errors else ""
-        line += f", {(self._total - totals.photos) / rate:.0f} s left" if rate else ""
-        print(f"\r{line:<79}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
-        sys.stderr.flush()
-
-    def end(self) -> None:
-        if self._terminal:
-            print(f"\r{'':<79}\r", end="", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """Cheaper arithmetic for the same weights: half precision, 8-bit integers, compiled kernels.
 
 What is changed is the part that an image pays for, its encoders. The decoder stays in float32: a click takes
-milliseconds there, and neither half precision nor compiling made it faster (docs/fast.md has the figures). So prompts
-lose nothing but what the scene's features lost, and scenes are float32 whatever made them.
+milliseconds there, half precision makes it slower, and what compiling saves does not pay for the wait (docs/fast.md has
+the figures). So prompts lose nothing but what the scene's features lost, and scenes are float32 whatever made them.
 
 Everything here is deterministic: the same image gives the same bits on one device, with one precision.
 """

@@ -587,6 +587,16 @@ class TiledScene:
         found = self._collect(lambda scene: scene.find(text, threshold))
         return self._distinct(found, NMS_IOU, NMS_INSIDE)[:limit]
 
+    def instances(
+        self, vocabulary: VocabularyLike | None = None, threshold: float = 0.05, limit: int = 100
+    ) -> list[Segmentation]:
+        """Every thing with its name, in all windows of all levels, best first; as `Scene.instances`."""
+        if (single := self._single) is not None:
+            return single.instances(vocabulary, threshold, limit)
+        check_limit(limit)
+        found = self._collect(lambda scene: scene.instances(vocabulary, threshold))
+        return self._distinct(found, min(self._network.panoptic_rule.distinct, NMS_IOU))[:limit]
+
     def everything(
         self,
         points_per_side: int = everything_mode.POINTS_PER_SIDE,

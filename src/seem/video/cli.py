@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -13,37 +13,20 @@ import typer
 from seem.locks import BusyError
 from seem.options import (
     DEFAULT_MODEL,
-    BoxOption,
-    ClickOption,
     DeviceOption,
     InputError,
-    MaskOption,
     ModelOption,
-    NegativeOption,
-    NegativePolygonOption,
-    NegativeScribbleOption,
-    PolygonOption,
-    ReferenceBoxOption,
-    ReferenceClickOption,
-    ReferenceMaskOption,
-    ReferenceOption,
-    ReferencePolygonOption,
-    ReferenceScribbleOption,
-    ScribbleOption,
-    ScribbleWidthOption,
-    TextOption,
+    PromptOptions,
     encode,
     input_errors,
     load_model,
     pair_references,
-    parse_each,
     print_json,
-    prompt_type,
     read_image,
     read_json,
-    reference_regions,
-    visual_prompts,
+    takes_prompts,
 )
+from seem.progress import ProgressLine
 
 if TYPE_CHECKING:
     from seem.predict.scene import Scene
@@ -53,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KINDS = ("video", "png", "json")
-_TERMINAL_SECONDS, _LOG_SECONDS = 0.2, 30.0
 
 video_app = typer.Typer(
     name="video",
@@ -64,26 +46,12 @@ video_app = typer.Typer(
 
 
 @video_app.command()
+@takes_prompts
 def video(
     source: Annotated[str, typer.Argument(metavar="IN", help="The video.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".mp4, .mov or .mkv; .json; or a folder for PNGs.")],
+    asked: PromptOptions,
     frame: Annotated[int, typer.Option(min=0, metavar="N", help="The frame that the prompts are of, from 0.")] = 0,
-    click: ClickOption = None,
-    negative: NegativeOption = None,
-    box: BoxOption = None,
-    scribble: ScribbleOption = None,
-    negative_scribble: NegativeScribbleOption = None,
-    scribble_width: ScribbleWidthOption = 5.0,
-    polygon: PolygonOption = None,
-    negative_polygon: NegativePolygonOption = None,
-    mask: MaskOption = None,
-    text: TextOption = None,
-    reference: ReferenceOption = None,
-    reference_click: ReferenceClickOption = None,
-    reference_box: ReferenceBoxOption = None,
-    reference_scribble: ReferenceScribbleOption = None,
-    reference_polygon: ReferencePolygonOption = None,
-    reference_mask: ReferenceMaskOption = None,
     prompts: Annotated[
         str | None,
         typer.Option(metavar="FILE.json", help='[{"id": 1, "frame": 0, "prompts": [{"type": "click", …}]}, …].'),
@@ -111,22 +79,18 @@ def video(
     from seem.video.reader import Video
 
     out, kind = _check_target(source, target, kind)
-    with input_errors():
-        drawn: list[Any] = visual_prompts(click, negative, box, scribble, negative_scribble, scribble_width, polygon,
-                                         negative_polygon, mask, "--")  # fmt: skip
-        drawn += parse_each("--text", text, prompt_type("Text"))
-        regions = reference_regions(reference_click, reference_box, reference_scribble, reference_polygon,
-                                    reference_mask, scribble_width)  # fmt: skip
+    drawn = [*asked.drawn(), *asked.texts()]
+    regions = asked.regions()
     document = None if prompts is None else read_json(prompts)
     if document is not None and (drawn or regions):
         raise InputError("--prompts: expected no other prompt beside it, only --reference for the images it names")
-    pairs = pair_references(reference or [], regions) if document is None else []
+    pairs = pair_references(asked.references, regions) if document is None else []
     if document is None and not drawn and not pairs:
         raise InputError("expected at least one prompt: --click, --box, --text, … (see --help)")
     with input_errors():
         video = Video(source)
     loaded = load_model(model, device)
-    scenes = {path: encode(loaded, read_image(path)) for path in reference or []}
+    scenes = {path: encode(loaded, read_image(path)) for path in asked.references}
     if document is None:
         with input_errors("--reference"):
             schedule: Schedule = {frame: {1: (*drawn, *(Reference(scenes[path], region) for path, region in pairs))}}
@@ -189,7 +153,7 @@ def _work(model: Any, video: Video, schedule: Schedule, out: Path, kind: str) ->
 
     objects: dict[int, dict[str, Any]] = {}
     began = time.monotonic()
-    progress = _Progress(video.expected)
+    progress = ProgressLine()
     index = -1
     with input_errors():
         if kind == "video":
@@ -205,7 +169,7 @@ def _work(model: Any, video: Video, schedule: Schedule, out: Path, kind: str) ->
                 if result.area:
                     about["frames"] += 1
                     about["score"] += result.score
-            progress.show(index + 1)
+            progress.show(partial(_progress, done=index + 1, expected=video.expected))
     progress.end()
     for about in objects.values():
         about["score"] = round(about["score"] / max(1, about["frames"]), 4)
@@ -225,6 +189,13 @@ def _input_errors(items: Iterator[T]) -> Iterator[T]:
         yield item
 
 
+def _progress(seconds: float, done: int, expected: int | None) -> str:
+    rate = done / seconds
+    if expected and expected >= done:
+        return f"{done}/{expected} frames, {rate:.1f} a second, {(expected - done) / rate:.0f} s left"
+    return f"{done} frames, {rate:.1f} a second"
+
+
 def _print_result(about: dict[str, Any], target: str, as_json: bool) -> None:
     if as_json:
         print_json({"out": target, **about})
@@ -233,28 +204,3 @@ def _print_result(about: dict[str, Any], target: str, as_json: bool) -> None:
         name = found["label"] or "object"
         print(f"{found['id']}  {name}  on {found['frames']} of {about['frames']} frames, score {found['score']:.2f}")
     print(f"wrote {target}")
-
-
-class _Progress:
-    """Frames done, frames a second and time left on one line of stderr."""
-
-    def __init__(self, expected: int | None) -> None:
-        self._expected = expected
-        self._terminal = sys.stderr.isatty()
-        self._began = self._last = time.monotonic()
-
-    def show(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._last < (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
-            return
-        self._last = now
-        rate = done / (now - self._began)
-        line = f"{done} frames, {rate:.1f} a second"
-        if self._expected and self._expected >= done:
-            line = f"{done}/{self._expected} frames, {rate:.1f} a second, {(self._expected - done) / rate:.0f} s left"
-        print(f"\r{line:<79}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
-        sys.stderr.flush()
-
-    def end(self) -> None:
-        if self._terminal:
-            print(f"\r{'':<79}\r", end="", file=sys.stderr, flush=True)
