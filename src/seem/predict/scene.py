@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seem.geometry import ImageGeometry
+from seem.geometry import MASK_STRIDE, ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
 from seem.predict import everything
@@ -27,6 +27,7 @@ from seem.predict.instances import (
     phrase_scores,
     text_scores,
 )
+from seem.predict.obey import obey_clicks
 from seem.predict.panoptic import (
     STUFF_SCORE,
     Panoptic,
@@ -178,12 +179,30 @@ class Scene:
                     best = label_probabilities(self._network, chosen, names).max(-1)
                     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
                     found = [(names[i], value) for i, value in pairs]
-                results += [self._result(decoded, n, s, *found[n]) for n, s in enumerate(selected)]
+                for n, s in enumerate(selected):
+                    result = self._result(decoded, n, s, *found[n])
+                    results.append(self._obeyed(result, objects[start + n]))
             for n, item in enumerate(objects):
                 alone = len(item.texts) == 1 and not item.visual and not item.references and item.previous is None
                 if alone:
                     results[n] = self._phrase(item.texts[0], results[n], names)
         return results
+
+    def _obeyed(self, result: Segmentation, item: ObjectPrompt) -> Segmentation:
+        """The result with its clicks on the right side; of networks that keep fine features."""
+        fine = getattr(getattr(self._features, "maps", None), "fine", None)
+        clicks = [
+            (point, prompt.positive) for prompt in item.visual if prompt.kind == "click" for point in prompt.points
+        ]
+        if fine is None or not clicks:
+            return result
+        logits = torch.tensor(result.logits, device=fine.device)
+        h, w = logits.shape
+        cells = torch.tensor(np.array([point for point, _ in clicks])).div(MASK_STRIDE).long()
+        cells = torch.minimum(cells.clamp_min(0), torch.tensor([w - 1, h - 1])).to(fine.device)
+        positive = torch.tensor([kind for _, kind in clicks], device=fine.device)
+        obeyed = obey_clicks(logits, fine[0, :, :h, :w], cells, positive)
+        return result if obeyed is logits else dataclasses.replace(result, logits=_array(obeyed))
 
     def _phrase(self, phrase: str, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
         """A phrase by itself: a place chooses among instances, and the score says whether the phrase fits at all."""

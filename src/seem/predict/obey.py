@@ -1,0 +1,61 @@
+"""Clicks are obeyed: where a mask disagrees with a click on it, the mask gives way around the click.
+
+A decoder that was trained on a few rounds stops listening after many. What clicks ask for beyond its answer is added
+to the logits as a smooth surface that is as high as it must be at clicks that were overruled or heard faintly, zero at
+all others, and falls off with distance and with difference of the image's fine features, so it ends at edges: kernel
+regression with the clicks as data (a Gaussian process' mean; Rasmussen and Williams 2006, section 2.2). The browser's
+decoder has the same function in `web/src/decoder/obey.ts`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+REACH = 0.15  # of the square root of the mask's area: the surface's width
+SMALLEST = 8.0  # cells of a mask's side, for that
+LIKENESS = 0.7  # width in the space of fine features, each channel scaled by its deviation
+MARGIN = 3.0  # logit that every click has at least, once one was overruled
+RIDGE = 1e-2
+MOST = 64  # clicks, the last ones, that are looked at
+
+
+def obey_clicks(logits: Tensor, fine: Tensor, cells: Tensor, positive: Tensor) -> Tensor:
+    """Mask logits that agree with clicks.
+
+    Args:
+        logits: (h, w), > 0 is inside.
+        fine: (C, h, w) features of the image at the same resolution.
+        cells: (K, 2) long, x and y of each click's cell, in the order of the clicks.
+        positive: (K,) bool.
+
+    Returns:
+        (h, w); the same tensor if no click is overruled.
+    """
+    cells, positive = _last_of_each(cells[-MOST:], positive[-MOST:])
+    x, y = cells[:, 0], cells[:, 1]
+    sign = torch.where(positive, 1.0, -1.0).to(logits)
+    there = logits[y, x] * sign
+    if not bool((there <= 0).any()):
+        return logits
+    missing = (MARGIN - there).clamp_min(0) * sign
+    scaled = fine / (fine.flatten(1).std(1)[:, None, None] + 1e-6) / fine.shape[0] ** 0.5
+    h, w = logits.shape
+    rows, columns = torch.arange(h).to(logits)[:, None], torch.arange(w).to(logits)[None]
+    reach = REACH * max(SMALLEST, float((logits > 0).sum()) ** 0.5)
+    kernels = []
+    for i in range(len(cells)):
+        far = ((columns - x[i]).square() + (rows - y[i]).square()) / (2 * reach**2)
+        other = (scaled - scaled[:, y[i], x[i], None, None]).square().sum(0) / (2 * LIKENESS**2)
+        kernels.append((-far - other).exp())
+    surface = torch.stack(kernels)  # (K, h, w)
+    between = surface[:, y, x] + RIDGE * torch.eye(len(cells)).to(logits)
+    weights = torch.linalg.solve(between, missing)
+    return logits + (weights[:, None, None] * surface).sum(0)
+
+
+def _last_of_each(cells: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Of clicks in one cell the last counts."""
+    last = {(int(x), int(y)): i for i, (x, y) in enumerate(cells.tolist())}
+    kept = sorted(last.values())
+    return cells[kept], positive[kept]

@@ -1,0 +1,79 @@
+"""Clicks that a mask disagrees with are obeyed; what they do not ask for stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import seem
+from seem.predict.model import Model
+from seem.predict.obey import obey_clicks
+from tests.tiny import tiny_model
+
+SIZE = (24, 32)
+
+
+def scene() -> tuple[Tensor, Tensor]:
+    """Logits of a disk, and features that tell left from right."""
+    yy, xx = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
+    logits = 5 - ((xx - 12).square() + (yy - 12).square()).sqrt()
+    return logits, torch.stack([(xx >= 16).float() * 4, torch.rand(SIZE, generator=torch.Generator().manual_seed(0))])
+
+
+def obey(clicks: list[tuple[int, int, bool]]) -> tuple[Tensor, Tensor]:
+    logits, fine = scene()
+    cells, positive = torch.tensor([c[:2] for c in clicks]), torch.tensor([c[2] for c in clicks])
+    return logits, obey_clicks(logits, fine, cells, positive)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 31), st.integers(0, 23), st.booleans()),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda c: (c[0] // 3, c[1] // 3),
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_every_click_is_on_its_side(clicks: list[tuple[int, int, bool]]) -> None:
+    before, after = obey(clicks)
+    for x, y, positive in clicks:
+        assert bool(after[y, x] > 0) == positive
+    if all(bool(before[y, x] > 0) == positive for x, y, positive in clicks):
+        assert after is before
+
+
+def test_it_is_local_and_ends_at_edges() -> None:
+    """A click right of the disk: far away nothing changes, and across the feature's edge less than along it."""
+    before, after = obey([(20, 12, True)])
+    change = after - before
+    assert change[12, 20] > 3
+    assert change[0, 0].abs() < 1e-3
+    assert change[12, 14] < 0.2 * change[12, 23]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_of_two_clicks_on_one_cell_the_last_counts(last: bool) -> None:
+    _, after = obey([(20, 12, not last), (20, 12, last)])
+    assert bool(after[12, 20] > 0) == last
+
+
+def test_a_scene_obeys() -> None:
+    """Whatever a network with random weights answers, clicks end up on their side of the mask."""
+    model = Model(tiny_model(), "sha256:" + "a" * 64)
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    found = model.encode(pixels)
+    clicks = [
+        seem.Click(10, 10),
+        seem.Click(50, 10, positive=False),
+        seem.Click(30, 40),
+        seem.Click(5, 44, positive=False),
+    ]
+    result = found.segment(*clicks)
+    h, w = found.geometry.mask_size
+    for click in clicks:
+        assert bool(result.logits[min(int(click.y) // 4, h - 1), min(int(click.x) // 4, w - 1)] > 0) == click.positive
