@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +80,19 @@ def test_a_scene_obeys() -> None:
     h, w = found.geometry.mask_size
     for click in clicks:
         assert bool(result.logits[min(int(click.y) // 4, h - 1), min(int(click.x) // 4, w - 1)] > 0) == click.positive
+
+
+def test_the_browser_has_the_same() -> None:
+    """`web/src/decoder/obey.json` holds what this function gives; its own test compares."""
+    stored = json.loads((Path(__file__).parents[2] / "web/src/decoder/obey.json").read_text())
+    width, height, channels = stored["width"], stored["height"], stored["channels"]
+
+    def wave(n: int, step: float) -> Tensor:
+        return (4 * (torch.arange(n, dtype=torch.float64) * step).sin()).float()
+
+    logits = wave(width * height, 0.113).view(height, width)
+    fine = wave(channels * height * width, 0.37).view(channels, height, width)
+    for case in stored["cases"]:
+        cells = torch.tensor([[c["x"], c["y"]] for c in case["clicks"]])
+        found = obey_clicks(logits, fine, cells, torch.tensor([c["positive"] for c in case["clicks"]]))
+        assert found.flatten().tolist() == pytest.approx(case["logits"], abs=1e-3)

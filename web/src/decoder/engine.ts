@@ -6,6 +6,7 @@
 import type { InferenceSession, Tensor as OrtTensor, TypedTensor } from "onnxruntime-web";
 import { batch, encodeObject, maskSize, type Batch, type Constants, type Known } from "./encode";
 import { enlarge, type Size } from "./geometry";
+import { obeyClicks, type ClickCell } from "./obey";
 import { MAPS, parseScene, type SceneFile } from "./scene";
 import { parseTensors, tensor } from "./tensors";
 import { DecoderError, type DecodedObject, type DecodeObject } from "./types";
@@ -157,7 +158,7 @@ export class Engine {
     for (let start = 0; start < objects.length; start += OBJECTS_PER_RUN) {
       const part = batch(encoded.slice(start, start + OBJECTS_PER_RUN), scene.file, this.description);
       const outputs = await this.run(scene, part, names);
-      for (let i = 0; i < part.count; i++) results.push(this.result(scene, outputs, i, objects[start + i]!.id, names));
+      for (let i = 0; i < part.count; i++) results.push(this.result(scene, outputs, i, objects[start + i]!, names));
     }
     const ms = performance.now() - began;
     for (const result of results) result.ms = ms;
@@ -212,11 +213,15 @@ export class Engine {
     });
   }
 
-  private result(scene: Scene, outputs: Feeds, i: number, id: number, names: Names | null): DecodedObject {
+  private result(scene: Scene, outputs: Feeds, i: number, object: DecodeObject, names: Names | null): DecodedObject {
     const { file } = scene;
+    const { id } = object;
     const cells = maskSize(file);
     const padded = { width: file.padded.width / 4, height: file.padded.height / 4 };
     const logits = crop(values(outputs["logits"]!), i, padded, cells);
+    const { shape, data } = file.maps.fine;
+    const fine = { data, channels: shape[1]!, height: shape[2]!, width: shape[3]! };
+    obeyClicks(logits, cells.width, cells.height, fine, clickCells(object, file));
     const { width, height } = file.original;
     const mask = new Uint8Array(width * height);
     enlarge(logits, cells, file.encoded, file.original, mask);
@@ -251,6 +256,24 @@ export class Engine {
   private whole(data: Int32Array, dims: readonly number[]): TypedTensor<"int32"> {
     return new this.runtime.Tensor("int32", data, dims);
   }
+}
+
+/** The mask cells of an object's clicks. */
+function clickCells(object: DecodeObject, file: SceneFile): ClickCell[] {
+  const { width, height } = maskSize(file);
+  const cell = (value: number, from: number, to: number, cells: number): number =>
+    Math.min(cells - 1, Math.max(0, Math.floor(((Math.floor(value) + 0.5) * to) / from / 4)));
+  return object.prompts.flatMap((p) =>
+    p.type === "click"
+      ? [
+          {
+            x: cell(p.x, file.original.width, file.encoded.width, width),
+            y: cell(p.y, file.original.height, file.encoded.height, height),
+            positive: p.positive ?? true,
+          },
+        ]
+      : [],
+  );
 }
 
 /** A size of a shape: a number, or a symbol, which may be multiplied ("4*h16"); all symbols are cells of stride 16. */
