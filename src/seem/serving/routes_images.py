@@ -141,7 +141,7 @@ async def segment(digest: Digest, request: SegmentRequest, state: TheState, sess
 
 @router.get("/{digest}/rounds/{name}", responses=BINARY, response_class=Response)
 async def memory(digest: Digest, name: str, session: TheSession) -> Response:
-    """What a round left behind for the next, for a decoder elsewhere: safetensors with logits (h/4, w/4) float32."""
+    """A round's memory, for a decoder elsewhere: safetensors with logits (h/4, w/4) float32."""
     logits = np.ascontiguousarray(session.recall(name, digest).logits, np.float32)
     return Response(safetensors.numpy.save({"logits": logits}), media_type="application/octet-stream")
 

@@ -14,6 +14,7 @@ import { DecoderError, type DecodedObject, type DecodeObject } from "./types";
 const FORMAT = 2;
 export const MAX_SCENES = 4; // about 16 MB each once prepared
 const MAX_MEMORIES = 512; // of one scene, 64 KB each
+const MAX_PASSING = 16; // of previews, which mostly come to nothing
 const OBJECTS_PER_RUN = 8; // bounds memory; more objects go in several passes
 
 /** The parts of onnxruntime-web that are used; which build of it is the caller's choice. */
@@ -38,6 +39,7 @@ interface Scene {
   file: SceneFile;
   prepared: Feeds;
   memories: Map<string, Float32Array>;
+  passing: Map<string, Float32Array>;
 }
 
 /** What labels are chosen from: K names and their (K, D) embeddings. */
@@ -89,7 +91,7 @@ export class Engine {
       maps[name] = { shape, data };
     }
     const file: SceneFile = { image: "", weights: "", original: size, encoded: size, padded: size, maps };
-    const scene: Scene = { file, prepared: await this.prepare(file), memories: new Map() };
+    const scene: Scene = { file, prepared: await this.prepare(file), memories: new Map(), passing: new Map() };
     const click: DecodeObject = { id: 0, prompts: [{ type: "click", x: 8, y: 8 }] };
     const nothing: Known = { phrase: unknown, region: unknown };
     const encoded = encodeObject(click, file, this.description, nothing, unknown);
@@ -108,9 +110,11 @@ export class Engine {
       throw new DecoderError("invalid", `scene: expected one of ${this.description.weights}, got ${file.weights}`);
     }
     const prepared = await this.prepare(file);
-    const kept = this.scenes.get(digest)?.memories ?? new Map<string, Float32Array>();
+    const before = this.scenes.get(digest);
+    const memories = before?.memories ?? new Map<string, Float32Array>();
+    const passing = before?.passing ?? new Map<string, Float32Array>();
     this.scenes.delete(digest);
-    this.scenes.set(digest, { file, prepared, memories: kept });
+    this.scenes.set(digest, { file, prepared, memories, passing });
     const dropped: string[] = [];
     for (const old of this.scenes.keys()) {
       if (this.scenes.size <= MAX_SCENES) break;
@@ -129,19 +133,29 @@ export class Engine {
     if (shape.length !== 2 || shape[0] !== height || shape[1] !== width) {
       throw new DecoderError("invalid", `round: expected logits of ${height} x ${width}, got ${shape.join(" x ")}`);
     }
-    return this.remember(scene, data);
+    return this.remember(scene.memories, MAX_MEMORIES, data);
+  }
+
+  /** A preview was accepted: its memory stays. */
+  keep(digest: string, handle: string): void {
+    const scene = this.scenes.get(digest);
+    const logits = scene?.passing.get(handle);
+    if (!scene || !logits) return;
+    scene.passing.delete(handle);
+    scene.memories.set(handle, logits);
   }
 
   forget(digest: string): void {
     this.scenes.delete(digest);
   }
 
-  /** One round of any number of objects. */
+  /** One round of any number of objects; of a preview only the last few memories are kept, until `keep` says more. */
   async decode(
     digest: string,
     objects: readonly DecodeObject[],
     known: Known,
     names: Names | null,
+    preview = false,
   ): Promise<DecodedObject[]> {
     const began = performance.now();
     const scene = this.scenes.get(digest);
@@ -149,7 +163,7 @@ export class Engine {
     this.scenes.delete(digest);
     this.scenes.set(digest, scene);
     const memory = (handle: string): Float32Array => {
-      const logits = scene.memories.get(handle);
+      const logits = scene.memories.get(handle) ?? scene.passing.get(handle);
       if (!logits) throw new DecoderError("no_memory", `previous: expected a memory of this image, got ${handle}`);
       return logits;
     };
@@ -158,7 +172,9 @@ export class Engine {
     for (let start = 0; start < objects.length; start += OBJECTS_PER_RUN) {
       const part = batch(encoded.slice(start, start + OBJECTS_PER_RUN), scene.file, this.description);
       const outputs = await this.run(scene, part, names);
-      for (let i = 0; i < part.count; i++) results.push(this.result(scene, outputs, i, objects[start + i]!, names));
+      for (let i = 0; i < part.count; i++) {
+        results.push(this.result(scene, outputs, i, objects[start + i]!, names, preview));
+      }
     }
     const ms = performance.now() - began;
     for (const result of results) result.ms = ms;
@@ -213,7 +229,14 @@ export class Engine {
     });
   }
 
-  private result(scene: Scene, outputs: Feeds, i: number, object: DecodeObject, names: Names | null): DecodedObject {
+  private result(
+    scene: Scene,
+    outputs: Feeds,
+    i: number,
+    object: DecodeObject,
+    names: Names | null,
+    preview: boolean,
+  ): DecodedObject {
     const { file } = scene;
     const { id } = object;
     const cells = maskSize(file);
@@ -235,16 +258,18 @@ export class Engine {
       label = names.names[best]!;
       labelScore = row[best]!;
     }
-    const memory = this.remember(scene, logits);
+    const memory = preview
+      ? this.remember(scene.passing, MAX_PASSING, logits)
+      : this.remember(scene.memories, MAX_MEMORIES, logits);
     return { id, width, height, mask, ...found, score: values(outputs["score"]!)[i]!, label, labelScore, memory, ms: 0 };
   }
 
-  private remember(scene: Scene, logits: Float32Array): string {
+  private remember(memories: Map<string, Float32Array>, most: number, logits: Float32Array): string {
     const handle = `m${++this.rounds}`;
-    scene.memories.set(handle, logits);
-    for (const old of scene.memories.keys()) {
-      if (scene.memories.size <= MAX_MEMORIES) break;
-      scene.memories.delete(old);
+    memories.set(handle, logits);
+    for (const old of memories.keys()) {
+      if (memories.size <= most) break;
+      memories.delete(old);
     }
     return handle;
   }

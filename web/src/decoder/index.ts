@@ -59,11 +59,20 @@ class LocalDecoder implements Decoder {
     return this.scenes.has(digest);
   }
 
-  decode(digest: string, objects: DecodeObject[], names?: readonly string[] | null): Promise<DecodedObject[]> {
+  decode(
+    digest: string,
+    objects: DecodeObject[],
+    names?: readonly string[] | null,
+    preview = false,
+  ): Promise<DecodedObject[]> {
     // What is asked of the server may take its time; a later call must not overtake.
-    const result = this.last.then(() => this.decodeNow(digest, objects, names ?? []));
+    const result = this.last.then(() => this.decodeNow(digest, objects, names ?? [], preview));
     this.last = result.catch(() => undefined);
     return result;
+  }
+
+  keep(digest: string, memory: string): void {
+    void this.call("keep", { digest, handle: memory }).catch(() => undefined);
   }
 
   async adopt(digest: string, bytes: ArrayBuffer): Promise<string> {
@@ -80,14 +89,19 @@ class LocalDecoder implements Decoder {
     this.stop("the decoder was closed");
   }
 
-  private async decodeNow(digest: string, objects: DecodeObject[], names: readonly string[]): Promise<DecodedObject[]> {
+  private async decodeNow(
+    digest: string,
+    objects: DecodeObject[],
+    names: readonly string[],
+    preview: boolean,
+  ): Promise<DecodedObject[]> {
     await this.init();
     if (!this.scenes.has(digest)) throw new DecoderError("no_scene", `expected a loaded scene, got ${digest.slice(0, 15)}…`);
     const labels = names.length > 0 ? await this.names(names) : null;
     const embeddings = await this.embeddings(objects);
     const same = labels === this.sent; // embeddings of a vocabulary need not be copied for each click
     this.sent = labels;
-    return this.call("decode", { digest, objects, embeddings, names: same ? "same" : labels });
+    return this.call("decode", { digest, objects, embeddings, names: same ? "same" : labels, preview });
   }
 
   // ---- the worker ---------------------------------------------------------------------------------------------------

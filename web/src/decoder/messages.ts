@@ -19,10 +19,11 @@ export interface Calls {
   load: { ask: { digest: string; bytes: ArrayBuffer }; answer: string[] };
   decode: {
     /** "same": those of the call before */
-    ask: { digest: string; objects: DecodeObject[]; embeddings: Embeddings; names: Names | "same" | null };
+    ask: { digest: string; objects: DecodeObject[]; embeddings: Embeddings; names: Names | "same" | null; preview: boolean };
     answer: DecodedObject[];
   };
   adopt: { ask: { digest: string; bytes: ArrayBuffer }; answer: string };
+  keep: { ask: { digest: string; handle: string }; answer: null };
   forget: { ask: { digest: string }; answer: null };
 }
 

@@ -117,9 +117,17 @@ export interface Decoder {
   hasScene(digest: string): boolean;
   /**
    * One round of one or several objects. Phrases, names and references that are not known yet are asked from the server
-   * first, once. Calls are answered in order. `names`: what labels are chosen from; null or [] for no labels.
+   * first, once. Calls are answered in order. `names`: what labels are chosen from; null or [] for no labels. `preview`:
+   * its memory goes soon, unless `keep` is called.
    */
-  decode(digest: string, objects: DecodeObject[], names?: readonly string[] | null): Promise<DecodedObject[]>;
+  decode(
+    digest: string,
+    objects: DecodeObject[],
+    names?: readonly string[] | null,
+    preview?: boolean,
+  ): Promise<DecodedObject[]>;
+  /** A preview was accepted as the round. */
+  keep?(digest: string, memory: string): void;
   /** Take a round that the server made as one of this decoder's: `bytes` of its logits -> its memory. */
   adopt?(digest: string, bytes: ArrayBuffer): Promise<string>;
   /** Drop a scene and the memories of its masks. */

@@ -44,12 +44,15 @@ async function handle(message: Ask): Promise<Calls[Kind]["answer"]> {
     case "load":
       return engine.loadScene(message.ask.digest, message.ask.bytes);
     case "decode": {
-      const { digest, objects, embeddings } = message.ask;
+      const { digest, objects, embeddings, preview } = message.ask;
       if (message.ask.names !== "same") names = message.ask.names;
-      return engine.decode(digest, objects, lookup(embeddings), names);
+      return engine.decode(digest, objects, lookup(embeddings), names, preview);
     }
     case "adopt":
       return engine.adopt(message.ask.digest, message.ask.bytes);
+    case "keep":
+      engine.keep(message.ask.digest, message.ask.handle);
+      return null;
     case "forget":
       engine.forget(message.ask.digest);
       return null;

@@ -302,7 +302,7 @@ export async function previewRound(doc: Doc, object: DecodeObject): Promise<Deco
   if (foresight?.doc === doc && foresight.asked === asked) return foresight.found;
   const busy = (foresight !== null && !foresight.done) || doc.pending.value > 0;
   if (busy || !decoder || !isLocal() || digest === null || !decoder.hasScene(digest)) return null;
-  const found = decoder.decode(digest, [object], names()).then(
+  const found = decoder.decode(digest, [object], names(), true).then(
     (all) => all[0] ?? null,
     () => null, // a preview that fails is no preview; the click itself will say why
   );
@@ -318,6 +318,8 @@ export async function foreseen(doc: Doc, object: DecodeObject): Promise<DecodedO
   const began = performance.now();
   const result = await mine.found;
   if (foresight === mine) foresight = null;
-  if (result) lastMs.value = performance.now() - began;
+  if (!result) return null;
+  if (result.memory !== null) decoder?.keep?.(doc.digest.value ?? "", result.memory);
+  lastMs.value = performance.now() - began;
   return result;
 }
