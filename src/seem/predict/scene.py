@@ -25,7 +25,9 @@ from seem.predict.instances import (
     label_probabilities,
     match_probabilities,
     phrase_scores,
+    text_evidence,
     text_scores,
+    weigh,
 )
 from seem.predict.obey import obey_clicks
 from seem.predict.panoptic import (
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from seem.predict.model import Model
 
 OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
+SURER = 0.05  # of the score: by how much a region must beat a phrase's own mask to take its place; development split
 PLACE_SHARE = 0.4  # of the likeliest region's score, from which others are instances too; development split
 
 Previous = Segmentation | np.ndarray
@@ -208,23 +211,42 @@ class Scene:
         """A phrase by itself: a place chooses among instances, and the score says whether the phrase fits at all."""
         if (placed := self._placed(phrase)) is not None:
             queries, q = placed
-            label: tuple[str | None, float | None] = (None, None)
-            if names is not None:
-                one = queries.take([q])
-                best = label_probabilities(self._network, one.embeddings, names, one.looked)[0].max(-1)
-                label = names[int(best.indices)], float(best.values)
-            return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *label)
-        if not getattr(self._network.config, "text_score_weights", ()):
-            return result
+            name = self._name(queries.take([q]), names)
+            return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *name)
         device = self._network.device
-        region = ObjectQueries(
+        own = ObjectQueries(
             torch.tensor(result.logits[None], device=device),
             torch.tensor(result.embedding[None], device=device),
             torch.tensor([result.score], device=device),
         )
-        region = look_closer(self._network, self._features, self._photo, region)
-        score = text_scores(self._network, self._features, region, phrase)
-        return dataclasses.replace(result, score=float(score[0]))
+        own = look_closer(self._network, self._features, self._photo, own)
+        likelier = self._likelier(phrase, own)
+        region = own if likelier is None else likelier
+        score = float(text_scores(self._network, self._features, region, phrase)[0])
+        if likelier is None:
+            return dataclasses.replace(result, score=score)
+        return self._region(region, 0, score, result.score_kind, *self._name(region, names))
+
+    def _likelier(self, phrase: str, own: ObjectQueries) -> ObjectQueries | None:
+        """The region that `find` would put first, if it is surer of it than of the phrase's own mask; models with a
+        closer look alone can tell."""
+        if own.looked is None or not self._network.config.match_weights:
+            return None
+        found = see_phrase(self._network, self._features, self._photo, phrase)
+        scores, _ = phrase_scores(self._network, found, phrase)
+        if not len(scores):
+            return None
+        evidence = text_evidence(self._network, self._features, own, phrase)
+        sure = float(weigh(evidence, self._network.config.match_weights)[0])
+        best = int(scores.argmax())
+        return found.take([best]) if float(scores[best]) > sure + SURER else None
+
+    def _name(self, region: ObjectQueries, names: Sequence[str] | None) -> tuple[str | None, float | None]:
+        """The likeliest of the names for the only region there is."""
+        if names is None:
+            return None, None
+        best = label_probabilities(self._network, region.embeddings, names, region.looked)[0].max(-1)
+        return names[int(best.indices)], float(best.values)
 
     def _placed(self, phrase: str) -> tuple[ObjectQueries, int] | None:
         """What "the dog on the left" means: which of all the dogs. None if it is not such a phrase, or if there are
