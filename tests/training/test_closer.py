@@ -70,7 +70,7 @@ def test_it_learns_names(examples: Examples) -> None:
 def test_the_command_and_its_model(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "look.toml"
     config.write_text(
-        f'start = "{folder}/tiny.safetensors"\nsets = [["{folder}/photos.jsonl", 2]]\n'
+        f'start = "{folder}/tiny.safetensors"\nsets = [["{folder}/photos.jsonl", 2, 1.0]]\n'
         "steps = 300\nsynonym_cosine = 2\n"
         "[look]\nhidden = 16\nside = 64\nshare = 1.0\n"
     )

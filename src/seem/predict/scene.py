@@ -534,10 +534,10 @@ class Scene:
             raise ValueError(f"mask: expected {self.size[0]}x{self.size[1]}, got {array.shape[1]}x{array.shape[0]}")
         if array.any():
             with torch.no_grad():
-                embedding = self._embedding(array)[0]
+                embedding = self._embedding(array)[0][0]
             logits = given_logits(self.geometry, array)
         else:
-            embedding = self._embedding(np.ones_like(array))[0] * 0
+            embedding = self._embedding(np.ones_like(array))[0][0] * 0
             logits = np.full(self.geometry.mask_size, -GIVEN_LOGIT, np.float32)
         return GivenSegmentation(
             logits=logits,

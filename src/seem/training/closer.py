@@ -31,6 +31,8 @@ from seem.model.seem import SEEM
 from seem.predict.closer import make_photo, read_photo
 from seem.training.samples import decode_rle, read_records, resize_mask
 
+RARE = -0.4  # power of a name's count that its regions are drawn with
+
 
 @dataclass
 class Examples:
@@ -39,6 +41,7 @@ class Examples:
     looked: Tensor  # (N, F) half
     label: Tensor  # (N,) long, a number of ``names``
     closed: Tensor  # (N,) bool: of a complete photo, where nothing but the names of complete sets is annotated
+    share: Tensor  # (N,) of what is learned from: rare names more often than they occur
     names: list[str]
 
     def save(self, path: Path) -> None:
@@ -74,7 +77,7 @@ class LookConfig:
     """A training run of a closer look."""
 
     start: str = ""  # weights file of the model that gets it, its base beside it
-    sets: tuple[tuple[str, int], ...] = ()  # records file, views of each region
+    sets: tuple[tuple[str, int, float], ...] = ()  # records file, views of each region, share of what is learned from
     steps: int = 2500
     seed: int = 0
     synonym_cosine: float = 0.75  # names closer than this are neither right nor wrong
@@ -102,7 +105,7 @@ def train_look(config: LookConfig, out: Path, report: Callable[[str], None] = pr
     base = start.with_name(f"{start.stem}-base.safetensors")
     network, extra = load_model(start, base if base.exists() else None)
     parts = []
-    for name, views in config.sets:
+    for name, views, share in config.sets:
         file = out / f"{Path(name).stem}-{views}.safetensors"
         if not file.exists():
             records = [r for r in read_records([Path(name)]) if not r.get("dev")]
@@ -112,7 +115,8 @@ def train_look(config: LookConfig, out: Path, report: Callable[[str], None] = pr
                     report(f"{name}: {done} of {count} photos")
 
             collect(network, records, views, config.look, tell).save(file)
-        parts.append(Examples.load(file))
+        part = Examples.load(file)
+        parts.append(dataclasses.replace(part, share=part.share * share / part.share.sum()))
     examples = Examples.join(parts)
     report(f"{len(examples.label)} regions, {len(examples.names)} names")
     network.closer_look = fit(network, examples, config)
@@ -154,11 +158,14 @@ def collect(
     """
     look = new_look(network, config)
     names = sorted({o["name"] for r in records for o in r["objects"] if o.get("name")})
-    rows: dict[str, list[Tensor]] = {f.name: [] for f in dataclasses.fields(Examples) if f.name != "names"}
+    rows: dict[str, list[Tensor]] = {
+        f.name: [] for f in dataclasses.fields(Examples) if f.name not in ("names", "share")
+    }
     for done, record in enumerate(records, 1):
         _Photo(network, look, record, names).annotated(rows, views)
         report(done)
-    return Examples(**{name: torch.cat(parts) for name, parts in rows.items()}, names=names)
+    merged = {name: torch.cat(parts) for name, parts in rows.items()}
+    return Examples(**merged, share=torch.bincount(merged["label"]).float()[merged["label"]].pow(RARE), names=names)
 
 
 def new_look(network: SEEM, config: CloserLookConfig | None = None) -> CloserLook:
@@ -232,14 +239,13 @@ def fit(network: SEEM, examples: Examples, config: LookConfig) -> CloserLook:
     sentences = torch.stack([s for s, _ in network.raw_text(examples.names)])
     names = look.text(sentences)
     unlike_names = _wrong_names(sentences, examples, config.synonym_cosine)
-    rare = torch.bincount(examples.label).float()[examples.label].pow(-0.4)
     optimizer = torch.optim.AdamW([p for p in look.parameters() if p.requires_grad], 1e-3, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min(1.0, (i + 1) / 50) * (0.5 + 0.5 * float(np.cos(np.pi * i / steps)))
     )
     look.train()
     for _ in range(steps):
-        rows = torch.multinomial(rare, 256, replacement=True)
+        rows = torch.multinomial(examples.share, 256, replacement=True)
         loss = _name_loss(look, examples, rows, names, unlike_names)
         optimizer.zero_grad()
         loss.backward()
