@@ -274,8 +274,7 @@ def test_instances_are_whole_and_there_once(tiled: TiledScene) -> None:
 
 
 def test_it_answers_all_that_a_scene_answers(tiled: TiledScene) -> None:
-    """With the same arguments and defaults; but it takes no masks from elsewhere, and its file keeps no photo, since the
-    image must be at hand."""
+    """With the same arguments and defaults; but no masks from elsewhere, and its file needs the image beside it."""
     asked = [name for name, value in vars(seem.Scene).items() if isfunction(value) and not name.startswith("_")]
     asked = [name for name in asked if name not in ("given", "to_bytes")]
     assert len(asked) > 8
