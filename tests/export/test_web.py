@@ -22,6 +22,7 @@ from seem.export import runner
 from seem.geometry import rle_decode
 from seem.model.visual_sampler import dense_prompt
 from seem.predict.model import Model
+from seem.predict.obey import obey
 from seem.predict.scene import Scene
 
 WEB = Path(__file__).parents[2] / "web"
@@ -152,7 +153,8 @@ def test_masks_agree(answers: list[dict[str, Any]]) -> None:
         large = scene.geometry.upsample(torch.tensor(result.logits)).numpy()
         sure = np.abs(large) > 1e-4 * np.abs(large).max()
         h, w = scene.geometry.mask_size
-        native = scene.geometry.upsample(torch.tensor(answer["logits"][:h, :w])).numpy() > 0
+        logits = obey(torch.tensor(answer["logits"][:h, :w]), scene._features.maps.fine[0], answer["object"])
+        native = scene.geometry.upsample(logits).numpy() > 0
         page = rle_decode(answer["page"]["rle"])
         assert np.array_equal(native[sure], result.mask[sure])
         assert np.array_equal(page[sure], result.mask[sure])

@@ -9,8 +9,16 @@ decoder has the same function in `web/src/decoder/obey.ts`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from seem.geometry import MASK_STRIDE
+
+if TYPE_CHECKING:
+    from seem.model.prompting import ObjectPrompt
 
 REACH = 0.15  # of the square root of the mask's area: the surface's width
 SMALLEST = 8.0  # cells of a mask's side, for that
@@ -18,6 +26,18 @@ LIKENESS = 0.7  # width in the space of fine features, each channel scaled by it
 MARGIN = 3.0  # logit that every click has at least, once one was overruled
 RIDGE = 1e-2
 MOST = 64  # clicks, the last ones, that are looked at
+
+
+def obey(logits: Tensor, fine: Tensor, item: ObjectPrompt) -> Tensor:
+    """`obey_clicks` of an object's prompts; features may be padded at the right and the bottom."""
+    clicks = [(point, prompt.positive) for prompt in item.visual if prompt.kind == "click" for point in prompt.points]
+    if not clicks:
+        return logits
+    h, w = logits.shape
+    cells = torch.tensor(np.array([point for point, _ in clicks])).div(MASK_STRIDE).long()
+    cells = torch.minimum(cells.clamp_min(0), torch.tensor([w - 1, h - 1]))
+    positive = torch.tensor([kind for _, kind in clicks])
+    return obey_clicks(logits, fine[:, :h, :w], cells.to(logits.device), positive.to(logits.device))
 
 
 def obey_clicks(logits: Tensor, fine: Tensor, cells: Tensor, positive: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seem.geometry import MASK_STRIDE, ImageGeometry
+from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries
 from seem.predict import everything
@@ -29,7 +29,7 @@ from seem.predict.instances import (
     text_scores,
     weigh,
 )
-from seem.predict.obey import obey_clicks
+from seem.predict.obey import obey
 from seem.predict.panoptic import (
     STUFF_SCORE,
     Panoptic,
@@ -194,17 +194,10 @@ class Scene:
     def _obeyed(self, result: Segmentation, item: ObjectPrompt) -> Segmentation:
         """The result with its clicks on the right side; of networks that keep fine features."""
         fine = getattr(getattr(self._features, "maps", None), "fine", None)
-        clicks = [
-            (point, prompt.positive) for prompt in item.visual if prompt.kind == "click" for point in prompt.points
-        ]
-        if fine is None or not clicks:
+        if fine is None:
             return result
         logits = torch.tensor(result.logits, device=fine.device)
-        h, w = logits.shape
-        cells = torch.tensor(np.array([point for point, _ in clicks])).div(MASK_STRIDE).long()
-        cells = torch.minimum(cells.clamp_min(0), torch.tensor([w - 1, h - 1])).to(fine.device)
-        positive = torch.tensor([kind for _, kind in clicks], device=fine.device)
-        obeyed = obey_clicks(logits, fine[0, :, :h, :w], cells, positive)
+        obeyed = obey(logits, fine[0], item)
         return result if obeyed is logits else dataclasses.replace(result, logits=_array(obeyed))
 
     def _phrase(self, phrase: str, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
