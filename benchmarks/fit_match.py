@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,15 +27,16 @@ from seem.model.prompting import ObjectPrompt
 from seem.model.seem import ObjectQueries
 from seem.predict.closer import look_closer, see_phrase
 from seem.predict.instances import match_probabilities, text_evidence
+from seem.predict.scene import SURER
 
 ANSWERED = 0.08  # share of absent names that may find an answer at a score of 0.5
 
 
-def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
+def rows_of(model: seem.Model, photo, names) -> list[dict[str, Any]]:  # type: ignore[no-untyped-def]
     scene = model.encode(photo.path)
     targets = [t for t in photo.targets(scene.size) if t.mask.any()]
     present = {t.name for t in targets}
-    out: list[dict[str, object]] = []
+    out: list[dict[str, Any]] = []
     h, w = scene.geometry.mask_size
     for name in [*sorted(n for n in present if n), *absent_names(names, present, photo.key, 0)]:
         with torch.no_grad():
@@ -78,11 +80,21 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, object]]:  # type
     return out
 
 
-def fit_score(rows: list[dict[str, object]], steps: int = 2000) -> tuple[list[float], float]:
-    """Weights of the phrase's own mask, and the mean |score - IoU| that they leave."""
-    single = [r for r in rows if r["n"] == 1]
-    x = torch.from_numpy(np.stack([r["own_x"] for r in single]))  # type: ignore[arg-type]
-    y = torch.from_numpy(np.array([r["own_iou"].max() for r in single], np.float32))  # type: ignore[index]
+def answer(row: dict[str, Any], weights: list[float]) -> tuple[np.ndarray, float]:
+    """Evidence and IoU of what `segment(Text)` answers: a proposal surer than the phrase's own mask, or that one."""
+    own, found = row["own_x"], row["x"]
+    sure = [float(1 / (1 + np.exp(-(x @ np.array(weights[:-1]) + weights[-1])))) for x in (own, *found)]
+    best = int(np.argmax(sure[1:])) if len(found) else -1
+    if best >= 0 and sure[1 + best] > sure[0] + SURER:
+        return found[best], float(row["iou"][best].max())
+    return own, float(row["own_iou"].max())
+
+
+def fit_score(rows: list[dict[str, Any]], match: list[float], steps: int = 2000) -> tuple[list[float], float]:
+    """Weights of a phrase's answer, and the mean |score - IoU| that they leave."""
+    answers = [answer(r, match) for r in rows if r["n"] == 1]
+    x = torch.from_numpy(np.stack([evidence for evidence, _ in answers]))
+    y = torch.tensor([iou for _, iou in answers])
     weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], requires_grad=True)
     optimizer = torch.optim.Adam([weights], 0.02)
     for _ in range(steps):
@@ -95,7 +107,7 @@ def fit_score(rows: list[dict[str, object]], steps: int = 2000) -> tuple[list[fl
     return found, round(left, 4)
 
 
-def fit(rows: list[dict[str, object]], steps: int = 2000) -> list[float]:
+def fit(rows: list[dict[str, Any]], steps: int = 2000) -> list[float]:
     x = torch.from_numpy(np.concatenate([r["x"] for r in rows]))  # type: ignore[misc]
     y = torch.from_numpy(np.concatenate([r["iou"].max(1) >= 0.5 for r in rows]).astype(np.float32))  # type: ignore[attr-defined]
     weights = torch.zeros(5, requires_grad=True)
@@ -112,7 +124,7 @@ def fit(rows: list[dict[str, object]], steps: int = 2000) -> list[float]:
     return [round(float(w), 4) for w in (*slopes, bias)]
 
 
-def report(rows: list[dict[str, object]], weights: list[float]) -> list[dict[str, float]]:
+def report(rows: list[dict[str, Any]], weights: list[float]) -> list[dict[str, float]]:
     table = []
     for threshold in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
         single: list[float] = []
@@ -146,11 +158,11 @@ def main() -> None:
     args = parser.parse_args()
     model = seem.load(args.model, device="cpu")
     dataset = open_dataset(args.data, only=read_only(args.split, args.data))
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for photo in dataset.photos[: args.limit]:
         rows += rows_of(model, photo, dataset.names)
     weights = fit(rows)
-    score, left = fit_score(rows)
+    score, left = fit_score(rows, weights)
     print(
         json.dumps(
             {

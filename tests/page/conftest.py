@@ -134,8 +134,10 @@ class Seem:
     # ---- photos ---------------------------------------------------------------------------------------------------
 
     def empty(self) -> None:
-        """Removes every photo."""
+        """Removes every photo, and takes up the first tool."""
         self.page.keyboard.press("Escape")
+        if self.get("tool-click").count():
+            self.tool("click")
         while self.page.locator(".thumb").count():
             self.page.locator(".thumb").first.hover()
             self.page.locator(".thumb-close").first.click()
