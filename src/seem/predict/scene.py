@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from seem.predict.model import Model
 
 OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
+OUTLINED = 0.2  # predicted IoU from which a region may be an instance, with a closer look; development split
 SURER = 0.05  # of the score: by how much a region must beat a phrase's own mask to take its place; development split
 PLACE_SHARE = 0.4  # of the likeliest region's score, from which others are instances too; development split
 
@@ -340,7 +341,10 @@ class Scene:
         with torch.no_grad():
             queries = see_phrase(self._network, self._features, self._photo, name)
             scores, probabilities = phrase_scores(self._network, queries, name)
-            chosen = find_instances(queries, scores, threshold, limit if place is None else None)
+            sure = scores
+            if queries.looked is not None:  # who looks closer sees what is around a region, too
+                sure = torch.where(queries.scores >= OUTLINED, scores, -1.0)
+            chosen = find_instances(queries, sure, threshold, limit if place is None else None)
         if place is not None and (meant := choose(place, [_array(queries.logits[q]) > 0 for q in chosen])) is not None:
             chosen = [chosen[meant]]
         return [self._region(queries, q, float(scores[q]), "match", phrase, float(probabilities[q])) for q in chosen]
