@@ -173,6 +173,12 @@ class ClickRule(NamedTuple):
     smallest: int = 20
 
 
+def encoded_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(Q, h/4, w/4) mask logits -> (Q, h, w) bool on the encoded image of that size."""
+    large = F.interpolate(logits[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
+    return large[:, : size[0], : size[1]] > 0
+
+
 def click_grid(size: tuple[int, int], side: int) -> np.ndarray:
     """(side * side, 2) float32 xy: the centres of a grid on an image of (h, w)."""
     ys, xs = ((np.arange(side) + 0.5) * length / side for length in size)
@@ -465,9 +471,7 @@ class SEEM(nn.Module):
         assert self.closer_look is not None
         if not len(regions.logits):
             return regions
-        h, w = features.size
-        large = F.interpolate(regions.logits[None], scale_factor=4, mode="bilinear", align_corners=False)[0, :, :h, :w]
-        masks = large > 0
+        masks = encoded_masks(regions.logits, features.size)
         masks[~masks.flatten(1).any(1)] = True  # an empty one is nowhere: the whole photo stands for it
         seen = self.closer_look.look(self.semantic_encoder, photo, masks)
         return replace(regions, looked=self.closer_look(seen))

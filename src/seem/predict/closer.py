@@ -30,7 +30,7 @@ PHOTO = "photo"  # the tensor of a scene's file
 
 def keep_photo(network: SEEM, pixels: np.ndarray) -> bytes | None:
     """(H, W, 3) uint8 as a JPEG of at most `LONGEST` pixels a side; None for a network without a closer look."""
-    return None if getattr(network, "closer_look", None) is None else make_photo(pixels)
+    return None if network.closer_look is None else make_photo(pixels)
 
 
 def make_photo(pixels: np.ndarray) -> bytes:
@@ -47,7 +47,7 @@ def open_photo(network: SEEM, photo: bytes | None) -> Tensor | None:
 
     Raises ValueError for bytes that `keep_photo` did not make.
     """
-    if photo is None or getattr(network, "closer_look", None) is None:
+    if photo is None or network.closer_look is None:
         return None
     return read_photo(network, photo)
 
@@ -73,7 +73,7 @@ def look_closer(network: SEEM, features: ImageFeatures, photo: bytes | None, reg
 def see_regions(network: SEEM, features: ImageFeatures, photo: bytes | None) -> ObjectQueries:
     """All regions of an image; with a closer look the surest, none nearly twice."""
     found = network.regions(features)
-    if photo is None or getattr(network, "closer_look", None) is None:
+    if photo is None or network.closer_look is None:
         return found
     return look_closer(network, features, photo, found.take(distinct(found.logits, found.scores, 0.0, SAME)[:REGIONS]))
 
@@ -81,7 +81,7 @@ def see_regions(network: SEEM, features: ImageFeatures, photo: bytes | None) -> 
 def see_phrase(network: SEEM, features: ImageFeatures, photo: bytes | None, phrase: str) -> ObjectQueries:
     """The regions that a phrase may name; with a closer look the likeliest by the first one, none twice."""
     found = network.propose(features, phrase)
-    if photo is None or getattr(network, "closer_look", None) is None:
+    if photo is None or network.closer_look is None:
         return found
     likely = find_instances(found, phrase_scores(network, found, phrase)[0], 0.0, PROPOSALS)
     return look_closer(network, features, photo, found.take(likely))

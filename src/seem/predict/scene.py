@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
-from seem.model.seem import ObjectQueries
+from seem.model.seem import ObjectQueries, encoded_masks
 from seem.predict import everything
 from seem.predict.closer import look_closer, open_photo, pack_photo, see_phrase, see_regions, unpack_photo
 from seem.predict.encoding import GIVEN_LOGIT, given_logits, object_prompt, visual_prompts
@@ -496,7 +496,9 @@ class Scene:
         device = self._network.device
         if isinstance(mask, Segmentation):
             self._check_previous(mask, "mask: ")
-            return torch.tensor(mask.embedding, device=device)[None], self._encoded_mask(torch.tensor(mask.logits))
+            width, height = self.geometry.encoded
+            inside = encoded_masks(torch.tensor(mask.logits)[None], (height, width))[0]
+            return torch.tensor(mask.embedding, device=device)[None], inside
         if not isinstance(mask, Mask):
             mask = Mask(mask)
         check(mask, self.size, "mask")
@@ -506,11 +508,6 @@ class Scene:
         padded[: encoded.shape[0], : encoded.shape[1]] = encoded
         coverage = torch.nn.functional.avg_pool2d(padded[None], 4).to(device)  # (1, h/4, w/4)
         return self._network.embed_masks(self._features, coverage), encoded
-
-    def _encoded_mask(self, logits: Tensor) -> Tensor:
-        """(h/4, w/4) logits -> (h, w) bool."""
-        large = torch.nn.functional.interpolate(logits[None, None], scale_factor=4, mode="bilinear")[0, 0] > 0
-        return large[: self.geometry.encoded[1], : self.geometry.encoded[0]]
 
     def _look_closer(self, inside: Tensor) -> Tensor | None:
         """(1, D) what a closer look says (h, w) bool is; None if there is none to take."""

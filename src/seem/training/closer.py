@@ -23,10 +23,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seem.geometry import ImageGeometry
 from seem.images import load_image
 from seem.model.closer_look import CloserLook, CloserLookConfig, region_boxes
 from seem.model.config import build
-from seem.model.image_input import network_input
 from seem.model.seem import SEEM
 from seem.predict.closer import make_photo, read_photo
 from seem.training.samples import decode_rle, read_records, resize_mask
@@ -178,24 +178,24 @@ def new_look(network: SEEM, config: CloserLookConfig | None = None) -> CloserLoo
 
 
 class _Photo:
-    """One record, encoded."""
+    """One record's photo, as a scene keeps it, and its masks."""
 
     def __init__(self, network: SEEM, look: CloserLook, record: dict[str, Any], names: list[str]) -> None:
         self.network, self.look, self.names, self.record = network, look, names, record
         pixels = load_image(record["image"])
         self.photo = read_photo(network, make_photo(pixels))
-        self.input, self.size = network_input(pixels, network.config.image)
+        width, height = ImageGeometry.of((pixels.shape[1], pixels.shape[0]), network.config.image).encoded
         self.objects, masks = [], []
         for o in record["objects"]:
             if o.get("rle") and o.get("name"):
                 try:
-                    mask = resize_mask(decode_rle(o["rle"]), self.size)
+                    mask = resize_mask(decode_rle(o["rle"]), (height, width))
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(f"record {record['id']}, object {o['name']!r}: {error}") from None
                 if mask.any():
                     self.objects.append(o)
                     masks.append(torch.from_numpy(mask.copy()))
-        self.masks = torch.stack(masks) if masks else torch.zeros(0, *self.size, dtype=torch.bool)
+        self.masks = torch.stack(masks) if masks else torch.zeros(0, height, width, dtype=torch.bool)
 
     def annotated(self, rows: dict[str, list[Tensor]], views: int) -> None:
         chosen = [i for i, o in enumerate(self.objects) if not o.get("crowd")]
