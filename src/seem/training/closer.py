@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import tomllib
 import zlib
 from collections.abc import Callable, Sequence
@@ -23,12 +22,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seem.checkpoints.files import load_model
 from seem.geometry import ImageGeometry
 from seem.images import load_image
 from seem.model.closer_look import CloserLook, CloserLookConfig, region_boxes
 from seem.model.config import build
 from seem.model.seem import SEEM
 from seem.predict.closer import make_photo, read_photo
+from seem.training.export import copy_base, write_weights
 from seem.training.samples import decode_rle, read_records, resize_mask
 
 RARE = -0.4  # power of a name's count that its regions are drawn with
@@ -99,8 +100,6 @@ def train_look(config: LookConfig, out: Path, report: Callable[[str], None] = pr
 
     Returns the sha256 of the files in ``out / "weights"``, by name.
     """
-    from seem.checkpoints.files import load_model, save_model, sha256_of
-
     start = Path(config.start)
     base = start.with_name(f"{start.stem}-base.safetensors")
     network, extra = load_model(start, base if base.exists() else None)
@@ -126,14 +125,10 @@ def train_look(config: LookConfig, out: Path, report: Callable[[str], None] = pr
         match_weights=config.match_weights or network.config.match_weights,
         text_score_weights=config.text_score_weights or network.config.text_score_weights,
     )
-    files = [out / "weights" / path.name for path in (base, start) if path.exists()]
-    files[-1].parent.mkdir(parents=True, exist_ok=True)
-    if len(files) == 2:
-        shutil.copyfile(base, files[0])
-    save_model(network, files[-1], files[0] if len(files) == 2 else None, extra)
-    hashes = {path.name: sha256_of(path) for path in files}
-    files[-1].with_name("sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
-    return hashes
+    copy_base(config.start, out / "weights" / base.name)
+    return write_weights(
+        network, out / "weights" / start.name, out / "weights" / base.name if base.exists() else None, extra
+    )
 
 
 @torch.no_grad()

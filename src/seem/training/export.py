@@ -17,12 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from seem.checkpoints.files import as_stored, save_base, save_model, sha256_of
+from seem.model.seem import SEEM
 from seem.training.engine import CHECKPOINT
 from seem.training.loop import TrainConfig, start_of
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 
-def _copy_base(start: str, base: Path) -> None:
+def copy_base(start: str, base: Path) -> None:
+    """The base beside the weights that a run started from, if there is one, for those that it writes."""
     before = Path(start).with_name(base.name)
     if before.exists():
         base.parent.mkdir(parents=True, exist_ok=True)
@@ -54,13 +56,19 @@ def export(config: TrainConfig, run: Path, out: Path, extra: dict[str, Any] | No
     name = config.model.name
     base = out / f"{name}-base.safetensors"
     if config.start and not base.exists():
-        _copy_base(config.start, base)
+        copy_base(config.start, base)
     if not config.start or not base.exists():
         save_base(model, base)
     vocabulary = json.loads((run / "vocabulary.json").read_text())
-    save_model(model, out / f"{name}.safetensors", base, {"step": step, "trained_names": vocabulary, **(extra or {})})
-    hashes = {p.name: sha256_of(p) for p in (base, out / f"{name}.safetensors")}
-    (out / "sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
+    kept = {"step": step, "trained_names": vocabulary, **(extra or {})}
+    return write_weights(model, out / f"{name}.safetensors", base, kept)
+
+
+def write_weights(model: SEEM, file: Path, base: Path | None, extra: dict[str, Any]) -> dict[str, str]:
+    """Write a model's own file, and ``sha256.json`` of it and its base beside it; returns these by name."""
+    save_model(model, file, base, extra)
+    hashes = {p.name: sha256_of(p) for p in (base, file) if p is not None}
+    file.with_name("sha256.json").write_text(json.dumps(hashes, indent=1) + "\n")
     return hashes
 
 
