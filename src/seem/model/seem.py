@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seem.kinds import kind_of
 from seem.model.closer_look import CloserLook
 from seem.model.config import SEEMConfig
 from seem.model.image_encoder.efficientnet_lite import EfficientNetLite
@@ -293,7 +294,9 @@ class SEEM(nn.Module):
     def raw_text(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         """Frozen text encoder's (sentence (C,), word tokens (T, C)) of each phrase, cached.
 
-        Phrases go through one at a time: in a batch, rounding would depend on the other phrases.
+        Phrases go through one at a time: in a batch, rounding would depend on the other phrases. A word that the
+        network did not learn, for something that it knows by another name (`seem.kinds`), leans on that name: its
+        sentence is the mean of both.
         """
         result = []
         for text in texts:
@@ -302,6 +305,9 @@ class SEEM(nn.Module):
                 ids, mask = self.text_encoder.tokenize([text])
                 tokens, sentence = self.text_encoder(ids.to(self.device), mask.to(self.device))
                 known = (sentence[0].clone(), tokens[0, :MAX_TEXT_TOKENS].clone())
+                kind = kind_of(text)
+                if kind is not None and not kind.learned:
+                    known = ((known[0] + self.raw_text([kind.name])[0][0]) / 2, known[1])
                 self._text_cache[text] = known  # each step is atomic: threads may at worst compute one twice
                 if len(self._text_cache) > TEXT_CACHE:
                     self._text_cache.popitem(last=False)

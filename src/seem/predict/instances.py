@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from seem.kinds import kind_of
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ def match_probabilities(
     asked = network.encode_text(list(names)).sentence  # (K, D)
     known = network.encode_text(list(COCO_PANOPTIC_NAMES)).sentence  # (133, D)
     limit = getattr(network, "synonym_similarity", SYNONYM_SIMILARITY)
+    kinds = {kind.name for name in names if (kind := kind_of(name)) is not None}
     similar = ((asked @ known.T) >= limit).any(0)
-    contained = torch.tensor([any(contains(name, k) for name in names) for k in COCO_PANOPTIC_NAMES])
-    others = torch.nonzero(~(similar | contained.to(similar.device)))[:, 0].tolist()
+    same = [k in kinds or any(contains(name, k) for name in names) for k in COCO_PANOPTIC_NAMES]
+    others = torch.nonzero(~(similar | torch.tensor(same, device=similar.device)))[:, 0].tolist()
     distractors = [COCO_PANOPTIC_NAMES[i] for i in others]
     probabilities = name_logits(network, embeddings, [*names, *distractors], looked).softmax(-1)
     k = len(names)
