@@ -14,6 +14,7 @@ from seem.model.pixel_decoder import PixelMaps, pool_masks
 from seem.model.prompt_decoder import DecoderOutput
 from seem.model.prompting import EncodedReference, ObjectPrompt, VisualPrompt
 from seem.model.seem import SEEM, ImageFeatures
+from seem.predict.obey import obey
 from seem.training import simulate
 from seem.training.expressions import describe, expression, places_of
 from seem.training.losses import focal, importance_points, mask_bce, mask_dice, mask_iou, pairwise_cost
@@ -193,7 +194,7 @@ class Objective:
                 with torch.no_grad():
                     decoded = self.model.decode(features, [self._prompt(i) for i in items])
                 logits, selected = decoded.logits, decoded.selected
-            self._next_round(items, logits, selected, rng)
+            self._next_round(items, features.maps.fine[0], logits, selected, rng)
         if rounds and rng.random() < c.forget:
             for item in items:
                 item.previous = None
@@ -207,11 +208,13 @@ class Objective:
         _, texts, points = self.model.batch(features, [self._prompt(i) for i in items])
         return self.model.select(logits, out.iou.clamp(0, 1), self.model.class_embeddings(features, out), texts, points)
 
-    def _next_round(self, items: list[Item], logits: Tensor, selected: Tensor, rng: np.random.Generator) -> None:
-        """Every object remembers its mask and gets the robot's click on the largest error."""
+    def _next_round(
+        self, items: list[Item], fine: Tensor, logits: Tensor, selected: Tensor, rng: np.random.Generator
+    ) -> None:
+        """Every object remembers its mask, as a user would see it, and gets the robot's click on the largest error."""
         h, w = logits.shape[-2:]
         for j, item in enumerate(items):
-            chosen = logits[j, selected[j]].float()
+            chosen = obey(logits[j, selected[j]].float(), fine.detach(), self._prompt(item))
             click = simulate.next_click(item.coverage[:h, :w].cpu().numpy() > 0.5, chosen.cpu().numpy() > 0, rng, 0.6)
             item.previous = chosen
             if click is not None:
