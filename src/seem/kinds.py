@@ -54,4 +54,6 @@ def _singulars(word: str) -> list[str]:
 def _table() -> dict[str, Kind]:
     read = json.loads(KINDS_FILE.read_text())
     parts = (("words", False), ("learned", True))
-    return {word: Kind(name, learned) for part, learned in parts for name, words in read[part].items() for word in words}
+    return {
+        word: Kind(name, learned) for part, learned in parts for name, words in read[part].items() for word in words
+    }

@@ -126,11 +126,13 @@ def test_find_looks_at_classes_with_several_instances(model: Model, tmp_path: Pa
 def test_find_figures_by_hand() -> None:
     rows = [
         {"image": "a", "key": "a#x", "name": "x", "instances": 2, "score": [0.9, 0.8], "outcome": [TRUE, TRUE]},
-        {"image": "b", "key": "b#y", "name": "y", "instances": 2, "score": [0.7], "outcome": [FALSE]},
+        {"image": "b", "key": "b#y", "name": "y", "instances": 2, "score": [0.7, 0.4], "outcome": [FALSE, TRUE]},
     ]
     figures = find.figures(rows)
-    assert (figures["ap50"], figures["recall"], figures["precision"]) == (0.5, 0.5, pytest.approx(2 / 3))
-    assert figures["ap50_pooled"] == pytest.approx(51 / 101)
+    assert (figures["recall"], figures["precision"]) == (0.5, pytest.approx(2 / 3))  # at the default threshold, 0.5
+    assert figures["ap50_default"] == 0.5
+    assert figures["ap50"] == pytest.approx((1 + 0.5 * 51 / 101) / 2)
+    assert figures["ap50_pooled"] == pytest.approx((51 + 0.75 * 25) / 101)
 
 
 def test_panoptic(model: Model, coco: Path) -> None:

@@ -237,7 +237,9 @@ def label(run: Run) -> None:
 @measures
 def find(
     run: Run,
-    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Of find; its default if not given.")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Least score of what average precision is taken of.")
+    ] = 0.02,
 ) -> None:
     """Every instance of a name: AP50 for classes with two or more instances in a photo.
 

@@ -1,4 +1,8 @@
-"""Every instance of a name: average precision of `find` on classes with two or more instances in a photo."""
+"""Every instance of a name: average precision of `find` on classes with two or more instances in a photo.
+
+Average precision is that of a ranking, so results down to a low score count, as with any detector. What a user gets at
+`find`'s default threshold is precision and recall, and the average precision that is left there.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from seem.evaluation import metrics
 from seem.evaluation.datasets import Dataset, DatasetError
+from seem.predict.instances import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
     from seem.predict.model import Model
 
 Row = dict[str, Any]
 IOU = 0.5  # from which a result is one of the instances
+LEAST = 0.02  # score from which results count for average precision
 
 
-def evaluate(model: Model, dataset: Dataset, *, threshold: float | None = None) -> Iterator[Row]:
+def evaluate(model: Model, dataset: Dataset, *, threshold: float = LEAST) -> Iterator[Row]:
     """Rows of {"image", "key", "name", "instances", "score", "outcome"}, one per photo and class; the last two are
     lists over the results.
 
     Args:
-        threshold: of `find`; its default if None. The lower, the more of the precision-recall curve is seen.
+        threshold: of `find`. The lower, the more of the precision-recall curve is seen.
     """
     if not dataset.names:
         raise DatasetError(f"{dataset.name}: expected a data set with class names, such as a COCO file")
@@ -33,7 +39,7 @@ def evaluate(model: Model, dataset: Dataset, *, threshold: float | None = None) 
             crowds = [t.mask for t in targets if t.name == name and t.crowd]
             if len(truths) < 2:
                 continue
-            found = scene.find(name) if threshold is None else scene.find(name, threshold=threshold)
+            found = scene.find(name, threshold=threshold)
             yield {
                 "image": photo.key,
                 "key": f"{photo.key}#{name}",
@@ -45,21 +51,33 @@ def evaluate(model: Model, dataset: Dataset, *, threshold: float | None = None) 
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """{"ap50" (mean over classes), "ap50_pooled" (all classes as one), "recall", "precision", "instances"}."""
-    of_class: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        of_class[row["name"]].append(row)
-    hits = sum(r["outcome"].count(metrics.TRUE) for r in rows)
-    wrong = sum(r["outcome"].count(metrics.FALSE) for r in rows)
+    """{"ap50" (mean over classes), "ap50_pooled" (all classes as one), "instances", "classes"} of all results, and
+    {"recall", "precision", "ap50_default"} of those that `find` gives by default."""
+    sure = [_at_default(row) for row in rows]
+    hits = sum(r["outcome"].count(metrics.TRUE) for r in sure)
+    wrong = sum(r["outcome"].count(metrics.FALSE) for r in sure)
     instances = sum(r["instances"] for r in rows)
     return {
-        "ap50": metrics.mean(pooled_precision(each) for each in of_class.values()),
+        "ap50": _class_mean(rows),
         "ap50_pooled": pooled_precision(rows),
+        "ap50_default": _class_mean(sure),
         "recall": hits / instances if instances else None,
         "precision": hits / (hits + wrong) if hits + wrong else None,
         "instances": instances,
-        "classes": len(of_class),
+        "classes": len({row["name"] for row in rows}),
     }
+
+
+def _at_default(row: Row) -> Row:
+    pairs = [(s, o) for s, o in zip(row["score"], row["outcome"], strict=True) if s >= DEFAULT_THRESHOLD]
+    return {**row, "score": [s for s, _ in pairs], "outcome": [o for _, o in pairs]}
+
+
+def _class_mean(rows: Sequence[Row]) -> float | None:
+    of_class: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_class[row["name"]].append(row)
+    return metrics.mean(pooled_precision(each) for each in of_class.values())
 
 
 def pooled_precision(rows: Sequence[Row]) -> float | None:

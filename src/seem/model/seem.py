@@ -169,9 +169,9 @@ class ClickRule(NamedTuple):
         smallest: mask cells.
     """
 
-    sure: float = 0.5
-    stable: float = 0.6
-    smallest: int = 20
+    sure: float = 0.3
+    stable: float = 0.5
+    smallest: int = 8
 
 
 def encoded_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -207,12 +207,14 @@ def click_masks(
 
 
 def join_queries(parts: Sequence[ObjectQueries]) -> ObjectQueries:
-    """One after another."""
+    """One after another; with a closer look if there was one at all of them."""
+    looked = [p.looked for p in parts if p.looked is not None]
     return ObjectQueries(
         torch.cat([p.logits for p in parts]),
         torch.cat([p.embeddings for p in parts]),
         torch.cat([p.scores for p in parts]),
         score_kind=parts[0].score_kind,
+        looked=torch.cat(looked) if len(looked) == len(parts) else None,
     )
 
 
@@ -487,33 +489,45 @@ class SEEM(nn.Module):
         return F.normalize(pooled + self.object_class_embed(out.queries), dim=-1)
 
     def propose(self, features: ImageFeatures, phrase: str) -> ObjectQueries:
-        """Regions that a phrase may name: the object queries, and objects prompted where the phrase's heat map peaks.
-
-        Each peak is a click that the model makes itself, decoded together with the phrase (text helps clicks).
+        """Regions that a phrase may name: what it gives by itself and where its heat map peaks, and the object queries.
 
         Returns:
-            The object queries first, then what the phrase alone gives, then the clicks.
+            In the order of `prompted`, then the object queries.
         """
-        found = self.decode_objects(features)
-        heat = self.text_heatmap(features, self.encode_text([phrase]).sentence)[0].sigmoid()
+        return self.shown(features, phrase, [self.prompted(features, phrase), self.decode_objects(features)])
+
+    def prompted(self, features: ImageFeatures, phrase: str) -> ObjectQueries:
+        """What a phrase gives by itself, then objects prompted where its heat map peaks.
+
+        Each peak is a click that the model makes itself, decoded together with the phrase (text helps clicks).
+        """
         prompts = [ObjectPrompt(texts=(phrase,))]
-        for x, y in heat_peaks(heat, MAX_PEAKS, MIN_PEAK):
+        for x, y in heat_peaks(self._shows(features, phrase), MAX_PEAKS, MIN_PEAK):
             click = VisualPrompt("click", True, np.array([[8 * x + 4, 8 * y + 4]], np.float32))
             prompts.append(ObjectPrompt(visual=(click,), texts=(phrase,)))
         decoded = self.decode(features, prompts)
         rows = torch.arange(len(prompts), device=self.device)
-        logits = torch.cat([found.logits, decoded.logits[rows, decoded.selected]])
-        embeddings = torch.cat([found.embeddings, decoded.embeddings[rows, decoded.selected]])
-        scores = torch.cat([found.scores, decoded.scores[rows, decoded.selected]])
-        return ObjectQueries(logits, embeddings, scores, *self.shown(heat, logits))
+        return ObjectQueries(
+            decoded.logits[rows, decoded.selected],
+            decoded.embeddings[rows, decoded.selected],
+            decoded.scores[rows, decoded.selected],
+        )
 
-    @staticmethod
-    def shown(heat: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """What a phrase's heat map (h/8, w/8) in 0..1 says of masks (Q, h/4, w/4): its mean inside each, and the share
-        of all of it that lies inside; (Q,) both."""
-        weight = F.adaptive_avg_pool2d((logits > 0).float()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
+    def shown(self, features: ImageFeatures, phrase: str, parts: Sequence[ObjectQueries]) -> ObjectQueries:
+        """Regions with what a phrase's heat map says of them: their `presence` and `coverage`."""
+        regions = join_queries(parts)
+        heat = self._shows(features, phrase)
+        weight = F.adaptive_avg_pool2d((regions.logits > 0).float()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
         inside = weight @ heat.flatten()
-        return inside / weight.sum(1).clamp_min(1e-4), inside / heat.sum().clamp_min(1e-4)
+        return replace(
+            regions,
+            presence=inside / weight.sum(1).clamp_min(1e-4),
+            coverage=inside / heat.sum().clamp_min(1e-4),
+        )
+
+    def _shows(self, features: ImageFeatures, phrase: str) -> Tensor:
+        """(h/8, w/8) in 0..1: does a pixel show what a phrase names?"""
+        return self.text_heatmap(features, self.encode_text([phrase]).sentence)[0].sigmoid()
 
     # ---- names ----------------------------------------------------------------------------------------------------
 

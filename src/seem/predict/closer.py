@@ -7,6 +7,7 @@ was not.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from seem.model.image_input import normalised
-from seem.predict.instances import distinct, find_instances, phrase_scores
+from seem.predict.instances import distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 LONGEST = 1024  # pixels: twice what the first look sees
 QUALITY = 95
 SAME, REGIONS = 0.8, 100  # IoU from which two regions of an image are the same, and how many are looked at
-PROPOSALS = 24  # regions that are looked at for a phrase
 PHOTO = "photo"  # the tensor of a scene's file
 
 
@@ -78,13 +78,15 @@ def see_regions(network: SEEM, features: ImageFeatures, photo: bytes | None) -> 
     return look_closer(network, features, photo, found.take(distinct(found.logits, found.scores, 0.0, SAME)[:REGIONS]))
 
 
-def see_phrase(network: SEEM, features: ImageFeatures, photo: bytes | None, phrase: str) -> ObjectQueries:
-    """The regions that a phrase may name; with a closer look the likeliest by the first one, none twice."""
-    found = network.propose(features, phrase)
+def see_phrase(
+    network: SEEM, features: ImageFeatures, photo: bytes | None, phrase: str, regions: Callable[[], ObjectQueries]
+) -> ObjectQueries:
+    """The regions that a phrase may name; with a closer look what it gives by itself first, and ``regions``, all of an
+    image as `see_regions` gives them, last."""
     if photo is None or network.closer_look is None:
-        return found
-    likely = find_instances(found, phrase_scores(network, found, phrase)[0], 0.0, PROPOSALS)
-    return look_closer(network, features, photo, found.take(likely))
+        return network.propose(features, phrase)
+    prompted = look_closer(network, features, photo, network.prompted(features, phrase))
+    return network.shown(features, phrase, [prompted, regions()])
 
 
 def pack_photo(photo: bytes | None) -> dict[str, Tensor]:

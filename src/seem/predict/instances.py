@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ from seem.kinds import kind_of
 from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 if TYPE_CHECKING:
-    from seem.model.seem import SEEM, ImageFeatures, ObjectQueries
+    from seem.model.seem import SEEM, ObjectQueries
 
 DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
 SYNONYM_SIMILARITY = 0.8  # cosine of two names' embeddings from which they mean the same
+SURER = 0.05  # of the score: by how much a region must beat a phrase's own mask to take its place; development split
 NMS_IOU = 0.6  # of two masks from which they are the same object
 NMS_INSIDE = 0.7  # share of a mask inside a better one from which it is a part of that object
 
@@ -65,38 +66,45 @@ def match_probabilities(
     return torch.cat([probabilities[:, :k], probabilities[:, k:].sum(1, keepdim=True)], 1)
 
 
-def phrase_scores(network: SEEM, queries: ObjectQueries, phrase: str) -> tuple[Tensor, Tensor]:
-    """How sure the model is that each of Q proposed regions is what a phrase names, and is well outlined.
+class PhraseMatch(NamedTuple):
+    """How Q regions fit a phrase.
+
+    Attributes:
+        scores: (Q,) how sure the model is that a region is what the phrase names, and is well outlined.
+        named: (Q,) probability of the name alone.
+        expected: (Q,) the IoU that a region may be expected to have with what is meant, if it is the answer.
+    """
+
+    scores: Tensor
+    named: Tensor
+    expected: Tensor
+
+
+def match_phrase(network: SEEM, regions: ObjectQueries, phrase: str) -> PhraseMatch:
+    """Compare regions with a phrase.
 
     Four kinds of evidence: what the class embedding says the region is among known names, whether its pixels show the
     phrase, how much of all pixels that do it covers, and the predicted IoU. A model that was fitted weighs them so
-    that 0.5 is where about 8 % of absent names find an answer on the development split; others multiply.
-
-    Returns:
-        (Q,) scores and (Q,) probabilities of the name alone.
+    that a score of 0.5 is where about 8 % of absent names find an answer on the development split; others multiply.
     """
-    named = match_probabilities(network, queries.embeddings, [phrase], queries.looked)[:, 0]
-    if queries.presence is None or queries.coverage is None or not network.config.match_weights:
-        return named * queries.scores, named
-    evidence = torch.stack([named, queries.presence, queries.scores, queries.coverage])
-    return weigh(evidence, network.config.match_weights), named
-
-
-def text_scores(network: SEEM, features: ImageFeatures, regions: ObjectQueries, phrase: str) -> Tensor:
-    """The IoU that Q masks which a phrase alone made may be expected to have, (Q,).
-
-    The network's own prediction knows how well a mask fits an object, not whether the phrase means that object.
-    """
-    weights = getattr(network.config, "text_score_weights", ())
-    return weigh(text_evidence(network, features, regions, phrase), weights) if weights else regions.scores
-
-
-def text_evidence(network: SEEM, features: ImageFeatures, regions: ObjectQueries, phrase: str) -> Tensor:
-    """(4, Q) what speaks for regions being what a phrase names: the kinds of `phrase_scores`, each 0..1."""
     named = match_probabilities(network, regions.embeddings, [phrase], regions.looked)[:, 0]
-    heat = network.text_heatmap(features, network.encode_text([phrase]).sentence)[0].sigmoid()
-    presence, coverage = network.shown(heat, regions.logits)
-    return torch.stack([named, presence, regions.scores, coverage])
+    config = network.config
+    if regions.presence is None or regions.coverage is None or not config.match_weights:
+        return PhraseMatch(named * regions.scores, named, regions.scores)
+    evidence = torch.stack([named, regions.presence, regions.scores, regions.coverage])
+    expected = weigh(evidence, config.text_score_weights) if config.text_score_weights else regions.scores
+    return PhraseMatch(weigh(evidence, config.match_weights), named, expected)
+
+
+def likeliest(scores: Tensor) -> int:
+    """The region that answers a phrase.
+
+    Args:
+        scores: (Q,) of `match_phrase`. The first region is what the phrase gives by itself; another must be surer by
+            `SURER` to take its place.
+    """
+    best = int(scores.argmax())
+    return 0 if float(scores[best]) <= float(scores[0]) + SURER else best
 
 
 def weigh(evidence: Tensor, weights: Sequence[float]) -> Tensor:

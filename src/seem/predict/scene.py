@@ -16,18 +16,16 @@ from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
 from seem.model.seem import ObjectQueries, encoded_masks
 from seem.predict import everything
-from seem.predict.closer import look_closer, open_photo, pack_photo, see_phrase, see_regions, unpack_photo
+from seem.predict.closer import open_photo, pack_photo, see_phrase, see_regions, unpack_photo
 from seem.predict.encoding import GIVEN_LOGIT, given_logits, object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
     distinct,
     find_instances,
     label_probabilities,
+    likeliest,
+    match_phrase,
     match_probabilities,
-    phrase_scores,
-    text_evidence,
-    text_scores,
-    weigh,
 )
 from seem.predict.obey import obey
 from seem.predict.panoptic import (
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
 
 OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
 OUTLINED = 0.2  # predicted IoU from which a region may be an instance, with a closer look; development split
-SURER = 0.05  # of the score: by how much a region must beat a phrase's own mask to take its place; development split
+SAME_INSTANCE = 0.6  # IoU of regions from which `instances` takes them for one; development split
 PLACE_SHARE = 0.4  # of the likeliest region's score, from which others are instances too; development split
 
 Previous = Segmentation | np.ndarray
@@ -207,33 +205,34 @@ class Scene:
             queries, q = placed
             name = self._name(queries.take([q]), names)
             return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *name)
+        if not self._looks_closer:  # then only what the phrase gives by itself is an answer
+            match = match_phrase(self._network, self._shown(phrase, result), phrase)
+            return dataclasses.replace(result, score=float(match.expected[0]))
+        found = self._see(phrase)
+        match = match_phrase(self._network, found, phrase)
+        q = likeliest(match.scores)
+        score = float(match.expected[q])
+        if q == 0:
+            return dataclasses.replace(result, score=score)
+        return self._region(found, q, score, result.score_kind, *self._name(found.take([q]), names))
+
+    @property
+    def _looks_closer(self) -> bool:
+        return self._photo is not None and self._network.closer_look is not None
+
+    def _see(self, phrase: str) -> ObjectQueries:
+        return see_phrase(self._network, self._features, self._photo, phrase, lambda: self._regions)
+
+    def _shown(self, phrase: str, result: Segmentation) -> ObjectQueries:
+        """A result as a region, with what a phrase's heat map says of it, of networks that have one."""
         device = self._network.device
         own = ObjectQueries(
             torch.tensor(result.logits[None], device=device),
             torch.tensor(result.embedding[None], device=device),
             torch.tensor([result.score], device=device),
         )
-        own = look_closer(self._network, self._features, self._photo, own)
-        likelier = self._likelier(phrase, own)
-        region = own if likelier is None else likelier
-        score = float(text_scores(self._network, self._features, region, phrase)[0])
-        if likelier is None:
-            return dataclasses.replace(result, score=score)
-        return self._region(region, 0, score, result.score_kind, *self._name(region, names))
-
-    def _likelier(self, phrase: str, own: ObjectQueries) -> ObjectQueries | None:
-        """The region that `find` would put first, if it is surer of it than of the phrase's own mask; models with a
-        closer look alone can tell."""
-        if own.looked is None or not self._network.config.match_weights:
-            return None
-        found = see_phrase(self._network, self._features, self._photo, phrase)
-        scores, _ = phrase_scores(self._network, found, phrase)
-        if not len(scores):
-            return None
-        evidence = text_evidence(self._network, self._features, own, phrase)
-        sure = float(weigh(evidence, self._network.config.match_weights)[0])
-        best = int(scores.argmax())
-        return found.take([best]) if float(scores[best]) > sure + SURER else None
+        shown = getattr(self._network, "shown", None)
+        return own if shown is None else shown(self._features, phrase, [own])
 
     def _name(self, region: ObjectQueries, names: Sequence[str] | None) -> tuple[str | None, float | None]:
         """The likeliest of the names for the only region there is."""
@@ -248,8 +247,8 @@ class Scene:
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         if place is None:
             return None
-        queries = see_phrase(self._network, self._features, self._photo, place.name)
-        scores, _ = phrase_scores(self._network, queries, place.name)
+        queries = self._see(place.name)
+        scores = match_phrase(self._network, queries, place.name).scores
         likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None)
         chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
         return None if chosen is None else (queries, likely[chosen])
@@ -339,8 +338,8 @@ class Scene:
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         name = phrase if place is None else place.name
         with torch.no_grad():
-            queries = see_phrase(self._network, self._features, self._photo, name)
-            scores, probabilities = phrase_scores(self._network, queries, name)
+            queries = self._see(name)
+            scores, probabilities, _ = match_phrase(self._network, queries, name)
             sure = scores
             if queries.looked is not None:  # who looks closer sees what is around a region, too
                 sure = torch.where(queries.scores >= OUTLINED, scores, -1.0)
@@ -356,7 +355,7 @@ class Scene:
 
         Args:
             vocabulary: names; COCO's 133 by default, of which the stuff is left out.
-            threshold: 0..1, of the score: class probability x predicted IoU.
+            threshold: 0..1, of the score: class probability x square root of the predicted IoU.
             limit: at most that many.
 
         Raises:
@@ -375,8 +374,8 @@ class Scene:
             best = probabilities.max(-1)
             is_thing = [*(category.is_thing for category in named), False][: probabilities.shape[1]]
             things = torch.tensor(is_thing, device=best.indices.device)[best.indices]
-            scores = best.values * queries.scores * things
-            kept = distinct(queries.logits, scores, threshold, self._network.panoptic_rule.distinct)
+            scores = best.values * queries.scores.clamp_min(0).sqrt() * things
+            kept = distinct(queries.logits, scores, threshold, SAME_INSTANCE)
         order = sorted(kept.tolist(), key=lambda q: -float(scores[q]))[:limit]
         return [
             self._region(queries, q, float(scores[q]), "match", names[int(best.indices[q])], float(best.values[q]))
