@@ -15,7 +15,7 @@ from torch import Tensor
 from seem.model.config import SEEMConfig
 from seem.model.image_input import network_input
 from seem.model.prompting import ObjectPrompt, ReferencePrompt, VisualPrompt
-from seem.model.seem import SEEM, ClickRule, Decoded, ImageFeatures
+from seem.model.seem import SEEM, ClickRule, Decoded, ImageFeatures, box_agreement
 from seem.model.visual_sampler import along_line, dense_prompt, even_subset, interior_points, prompt_points
 from tests.tiny import click, encode, tiny_config, tiny_model
 
@@ -365,3 +365,28 @@ def test_regions_are_the_queries_and_what_a_grid_of_clicks_finds(model: SEEM, im
     assert len(found.logits) == len(found.scores) == len(found.embeddings)
     assert (found.scores[q:] > ClickRule().sure).all()
     assert torch.equal(found.logits, model.regions(image).logits)
+
+
+@pytest.mark.parametrize(
+    ("mask", "boxes", "expected"),
+    [
+        ((2, 1, 6, 5), [(8, 4, 24, 20)], 1.0),
+        ((2, 1, 6, 5), [(8, 4, 16, 20)], 0.5),
+        ((2, 1, 6, 5), [(24, 20, 32, 28)], 0.0),
+        ((2, 1, 6, 5), [(8, 4, 12, 8), (20, 16, 24, 20)], 1.0),  # the smallest box around both
+        (None, [(8, 4, 24, 20)], 0.0),
+        ((2, 1, 6, 5), [], 0.0),
+    ],
+)
+def test_box_agreement(
+    mask: tuple[int, int, int, int] | None, boxes: list[tuple[int, int, int, int]], expected: float
+) -> None:
+    """A mask's extent in cells of four pixels against boxes in pixels."""
+    logits = torch.full((1, 2, 8, 10), -1.0)
+    if mask is not None:
+        x0, y0, x1, y1 = mask
+        logits[0, 1, y0:y1, x0:x1] = 1
+    points = torch.tensor([(1.0, 1.0), *((b[k], b[k + 1]) for b in boxes for k in (0, 2))])
+    kinds = torch.tensor([1, *(k for _ in boxes for k in (2, 3))])
+    found = box_agreement(logits, points[None], kinds[None])
+    assert found.tolist() == [[0.0, pytest.approx(expected)]]

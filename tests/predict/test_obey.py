@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import seem
 from seem.predict.model import Model
-from seem.predict.obey import obey_clicks
+from seem.predict.obey import obey_boxes, obey_clicks
 from tests.tiny import tiny_model
 
 SIZE = (24, 32)
@@ -82,6 +83,49 @@ def test_a_scene_obeys() -> None:
         assert bool(result.logits[min(int(click.y) // 4, h - 1), min(int(click.x) // 4, w - 1)] > 0) == click.positive
 
 
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 30), st.floats(0, 22), st.floats(0.5, 20), st.floats(0.5, 20)), min_size=1, max_size=3
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_mask_ends_where_the_boxes_end(found: list[tuple[float, float, float, float]]) -> None:
+    boxes = torch.tensor([(x, y, x + w, y + h) for x, y, w, h in found])
+    before = torch.full(SIZE, 9.0)
+    after = obey_boxes(before, boxes)
+    yy, xx = torch.meshgrid(torch.arange(24.0) + 0.5, torch.arange(32.0) + 0.5, indexing="ij")
+    x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
+    within = ((xx >= x0) & (xx <= x1) & (yy >= y0) & (yy <= y1)).any(0)
+    far = ((xx < x0 - 0.6) | (xx > x1 + 0.6) | (yy < y0 - 0.6) | (yy > y1 + 0.6)).all(0)
+    assert (after[within] == 9).all()
+    assert (after[far] < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "kept"),
+    [
+        ([seem.Box(8, 8, 40, 40)], False),
+        ([seem.Box(8, 8, 40, 40), seem.Click(20, 20)], False),
+        ([seem.Box(8, 8, 40, 40), seem.Click(60, 44, positive=False)], False),
+        ([seem.Box(8, 8, 40, 40), seem.Click(60, 44)], True),  # it says that the object goes on
+        ([seem.Box(8, 8, 40, 40), seem.Box(44, 8, 64, 48)], False),
+        ([seem.Box(8, 8, 40, 40), seem.Scribble(((50, 44), (60, 44)))], True),
+    ],
+)
+def test_a_scene_ends_masks_at_boxes(prompts: list[seem.Prompt], kept: bool) -> None:
+    network = tiny_model()
+    answer = network.prompt_decoder.forward
+
+    def everywhere(*args, **kwargs):  # type: ignore[no-untyped-def]
+        out = answer(*args, **kwargs)
+        return dataclasses.replace(out, logits=torch.full_like(out.logits, 9.0))
+
+    network.prompt_decoder.forward = everywhere  # type: ignore[method-assign]
+    model = Model(network, "sha256:" + "a" * 64)
+    found = model.encode(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    assert bool(found.segment(*prompts, label=False).mask[2, 2]) == kept
+
+
 def test_the_browser_has_the_same() -> None:
     """`web/src/decoder/obey.json` holds what this function gives; its own test compares."""
     stored = json.loads((Path(__file__).parents[2] / "web/src/decoder/obey.json").read_text())
@@ -95,4 +139,7 @@ def test_the_browser_has_the_same() -> None:
     for case in stored["cases"]:
         cells = torch.tensor([[c["x"], c["y"]] for c in case["clicks"]])
         found = obey_clicks(logits, fine, cells, torch.tensor([c["positive"] for c in case["clicks"]]))
+        assert found.flatten().tolist() == pytest.approx(case["logits"], abs=1e-3)
+    for case in stored["boxes"]:
+        found = obey_boxes(logits, torch.tensor(case["boxes"], dtype=torch.float32))
         assert found.flatten().tolist() == pytest.approx(case["logits"], abs=1e-3)

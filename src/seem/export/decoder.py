@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from seem.model.layers import MLP, Attention
 from seem.model.pixel_decoder import PixelMaps
 from seem.model.prompt_decoder import TwoWayLayer, _multiply
-from seem.model.seem import SEEM
+from seem.model.seem import SEEM, box_agreement
 from seem.model.visual_sampler import NEGATIVE, POSITIVE
 
 NO_POINT = -1  # kind of a row that only fills up
@@ -229,6 +229,7 @@ class Decode(nn.Module):
         scores = decoder.iou_head(answering[:, 0]).clamp(0, 1)
         embeddings = F.normalize(self._pool(joint, length, logits) + network.class_embed(rows), dim=-1)  # (N, S, D)
         rank = scores + 0.5 * self._agreement(logits, size, points, kinds)
+        rank = rank + 0.5 * box_agreement(self._shown(logits, size), points, kinds)
         rank = rank + 0.5 * (embeddings @ F.normalize(text, dim=-1)[:, :, None])[..., 0]
         best = rank.argmax(-1)
         row = torch.arange(points.shape[0], device=best.device)
@@ -342,6 +343,13 @@ class Decode(nn.Module):
         """Mean pixel embedding inside each mask: (N, S, D)."""
         weight = F.avg_pool2d(logits.sigmoid(), 2).flatten(2)
         return ((weight * length.flatten()) @ joint.flatten(0, 1)) / weight.sum(-1, keepdim=True).clamp_min(1e-4)
+
+    @staticmethod
+    def _shown(logits: Tensor, size: Tensor) -> Tensor:
+        """Logits that are below zero where there is only padding."""
+        rows = torch.arange(logits.shape[-2], device=logits.device)[:, None] < (size[0] + 3) // 4
+        columns = torch.arange(logits.shape[-1], device=logits.device)[None] < (size[1] + 3) // 4
+        return torch.where(rows & columns, logits, torch.tensor(-1.0))
 
     def _agreement(self, logits: Tensor, size: Tensor, points: Tensor, kinds: Tensor) -> Tensor:
         """How far each candidate agrees with the clicks, (N, S); 0 without any."""

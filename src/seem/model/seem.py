@@ -30,7 +30,15 @@ from seem.model.pixel_decoder import JointProjection, LightPixelDecoder, PixelMa
 from seem.model.prompt_decoder import DecoderOutput, ImageState, Levels, PromptDecoder, TokenBatch
 from seem.model.prompting import EncodedReference, ObjectPrompt, ReferencePrompt, VisualPrompt
 from seem.model.sentence_encoder import SentenceEncoder
-from seem.model.visual_sampler import NEGATIVE, POSITIVE, VisualSampler, dense_prompt, interior_points
+from seem.model.visual_sampler import (
+    BOX_BOTTOM_RIGHT,
+    BOX_TOP_LEFT,
+    NEGATIVE,
+    POSITIVE,
+    VisualSampler,
+    dense_prompt,
+    interior_points,
+)
 
 TEXT_CACHE = 4096  # phrases whose embeddings are kept
 MAX_TEXT_TOKENS = 16  # word tokens of one phrase that the decoder sees
@@ -172,6 +180,37 @@ class ClickRule(NamedTuple):
     sure: float = 0.3
     stable: float = 0.5
     smallest: int = 8
+
+
+def box_agreement(logits: Tensor, points: Tensor, kinds: Tensor) -> Tensor:
+    """How well each candidate's bounding box fits the smallest box around an object's box prompts.
+
+    Args:
+        logits: (N, S, h/4, w/4)
+        points: (N, P, 2) xy in pixels of the encoded image.
+        kinds: (N, P) as of `visual_sampler`; others than boxes' corners do not matter.
+
+    Returns:
+        (N, S) IoU in 0..1; 0 for an empty mask, or without a box.
+    """
+    big = 1e6
+    inside = (logits > 0).float()
+    ends = []
+    for axis, covered in ((0, inside.amax(-2)), (1, inside.amax(-1))):  # (N, S, w), (N, S, h)
+        at = torch.arange(covered.shape[-1], device=logits.device).float()
+        first = (at + big * (1 - covered)).amin(-1)  # (N, S)
+        last = ((at + 1) * covered).amax(-1)
+        cell = points[..., axis] / 4
+        low = torch.where(kinds == BOX_TOP_LEFT, cell, big).amin(-1, keepdim=True)  # (N, 1)
+        high = torch.where(kinds == BOX_BOTTOM_RIGHT, cell, -big).amax(-1, keepdim=True)
+        ends.append((first, last, low, high))
+    both = torch.ones_like(ends[0][0])
+    own, given = both, both
+    for first, last, low, high in ends:
+        both = both * (last.minimum(high) - first.maximum(low)).clamp(min=0)
+        own = own * (last - first).clamp(min=0)
+        given = given * (high - low).clamp(min=0)
+    return both / (own + given - both).clamp(min=1e-6)
 
 
 def encoded_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -352,8 +391,8 @@ class SEEM(nn.Module):
         """Separate matching: visual prompts are compared with mask embeddings, text with class embeddings.
 
         A mask embedding times the mean prompt feature is the mean mask logit at the prompt's points, so a candidate
-        is judged by how far its mask agrees with the clicks, by its predicted IoU, and by its class embedding's
-        similarity with the text.
+        is judged by how far its mask agrees with the clicks, by how well its bounding box fits the boxes, by its
+        predicted IoU, and by its class embedding's similarity with the text.
         """
         rank = scores.clone()
         for i, (text, (xy, kind)) in enumerate(zip(texts, points, strict=True)):
@@ -366,6 +405,8 @@ class SEEM(nn.Module):
                 inside = logits[i][:, cell[:, 1], cell[:, 0]].sigmoid()  # (S, clicks)
                 agreement = torch.where(kind[clicks] == POSITIVE, inside, 1 - inside).mean(-1)
                 rank[i] = rank[i] + 0.5 * agreement
+            if bool((kind > POSITIVE).any()):
+                rank[i] = rank[i] + 0.5 * box_agreement(logits[i : i + 1], xy[None], kind[None])[0]
             if text is not None:
                 rank[i] = rank[i] + 0.5 * embeddings[i] @ text
         return rank.argmax(-1)

@@ -1,4 +1,5 @@
-"""Clicks are obeyed: where a mask disagrees with a click on it, the mask gives way around the click.
+"""Clicks and boxes are obeyed: where a mask disagrees with a click on it, the mask gives way around the click, and it
+ends where a box ends.
 
 A decoder that was trained on a few rounds stops listening after many. What clicks ask for beyond its answer is added
 to the logits as a smooth surface that is as high as it must be at clicks that were overruled or heard faintly, zero at
@@ -25,11 +26,17 @@ SMALLEST = 8.0  # cells of a mask's side, for that
 LIKENESS = 0.7  # width in the space of fine features, each channel scaled by its deviation
 MARGIN = 3.0  # logit that every click has at least, once one was overruled
 RIDGE = 1e-2
+EDGE = 2.0  # logit that a cell just outside a box has at most; it is zero half a cell further out
 MOST = 64  # clicks, the last ones, that are looked at
 
 
 def obey(logits: Tensor, fine: Tensor, item: ObjectPrompt) -> Tensor:
-    """`obey_clicks` of an object's prompts; features may be padded at the right and the bottom."""
+    """`obey_boxes`, then `obey_clicks` of an object's prompts; features may be padded at the right and the bottom."""
+    boxes = [prompt.points for prompt in item.visual if prompt.kind == "box"]
+    drawn = [prompt.points for prompt in item.visual if prompt.positive and prompt.kind not in ("box", "click")]
+    wanted = [point for p in item.visual if p.positive and p.kind == "click" for point in p.points]
+    if boxes and not drawn and all(any(_inside(point, box) for box in boxes) for point in wanted):
+        logits = obey_boxes(logits, torch.from_numpy(np.stack(boxes)).reshape(-1, 4).to(logits) / MASK_STRIDE)
     clicks = [(point, prompt.positive) for prompt in item.visual if prompt.kind == "click" for point in prompt.points]
     if not clicks:
         return logits
@@ -38,6 +45,30 @@ def obey(logits: Tensor, fine: Tensor, item: ObjectPrompt) -> Tensor:
     cells = torch.minimum(cells.clamp_min(0), torch.tensor([w - 1, h - 1]))
     positive = torch.tensor([kind for _, kind in clicks])
     return obey_clicks(logits, fine[:, :h, :w], cells.to(logits.device), positive.to(logits.device))
+
+
+def _inside(point: np.ndarray, box: np.ndarray) -> bool:
+    """Whether (2,) xy is in (2, 2) corners."""
+    return bool((box[0] <= point).all() and (point <= box[1]).all())
+
+
+def obey_boxes(logits: Tensor, boxes: Tensor) -> Tensor:
+    """Mask logits that fall below zero half a cell outside every box.
+
+    Args:
+        logits: (h, w), > 0 is inside.
+        boxes: (K, 4) x0 y0 x1 y1 in cells.
+
+    Returns:
+        (h, w), inside the boxes as before.
+    """
+    h, w = logits.shape
+    rows, columns = torch.arange(h).to(logits)[:, None] + 0.5, torch.arange(w).to(logits)[None] + 0.5
+    x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
+    sideways = torch.maximum(x0 - columns, columns - x1).clamp_min(0)
+    upright = torch.maximum(y0 - rows, rows - y1).clamp_min(0)
+    outside = (sideways.square() + upright.square()).sqrt().amin(0)
+    return torch.where(outside > 0, torch.minimum(logits, EDGE - 2 * EDGE * outside), logits)
 
 
 def obey_clicks(logits: Tensor, fine: Tensor, cells: Tensor, positive: Tensor) -> Tensor:

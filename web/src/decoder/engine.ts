@@ -6,7 +6,7 @@
 import type { InferenceSession, Tensor as OrtTensor, TypedTensor } from "onnxruntime-web";
 import { batch, encodeObject, maskSize, type Batch, type Constants, type Known } from "./encode";
 import { enlarge, type Size } from "./geometry";
-import { obeyClicks, type ClickCell } from "./obey";
+import { obeyBoxes, obeyClicks, type BoxCells, type ClickCell } from "./obey";
 import { MAPS, parseScene, type SceneFile } from "./scene";
 import { parseTensors, tensor } from "./tensors";
 import { DecoderError, type DecodedObject, type DecodeObject } from "./types";
@@ -244,6 +244,7 @@ export class Engine {
     const logits = crop(values(outputs["logits"]!), i, padded, cells);
     const { shape, data } = file.maps.fine;
     const fine = { data, channels: shape[1]!, height: shape[2]!, width: shape[3]! };
+    obeyBoxes(logits, cells.width, cells.height, boxCells(object, file));
     obeyClicks(logits, cells.width, cells.height, fine, clickCells(object, file));
     const { width, height } = file.original;
     const mask = new Uint8Array(width * height);
@@ -299,6 +300,21 @@ function clickCells(object: DecodeObject, file: SceneFile): ClickCell[] {
         ]
       : [],
   );
+}
+
+/** Boxes that the mask must not leave: none where something else that is drawn, or a click, says that it does. */
+function boxCells(object: DecodeObject, file: SceneFile): BoxCells[] {
+  const boxes = object.prompts.flatMap((p) => (p.type === "box" ? [p.xyxy] : []));
+  const leaves = object.prompts.some((p) => {
+    if (p.type === "click") {
+      const [x, y] = [Math.floor(p.x) + 0.5, Math.floor(p.y) + 0.5];
+      return (p.positive ?? true) && !boxes.some(([x0, y0, x1, y1]) => x0 <= x && x <= x1 && y0 <= y && y <= y1);
+    }
+    return p.type === "mask" || ((p.type === "scribble" || p.type === "polygon") && (p.positive ?? true));
+  });
+  if (leaves) return [];
+  const [across, down] = [file.encoded.width / file.original.width / 4, file.encoded.height / file.original.height / 4];
+  return boxes.map(([x0, y0, x1, y1]) => [x0 * across, y0 * down, x1 * across, y1 * down]);
 }
 
 /** A size of a shape: a number, or a symbol, which may be multiplied ("4*h16"); all symbols are cells of stride 16. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { obeyClicks, type Fine } from "./obey";
+import { obeyBoxes, obeyClicks, type BoxCells, type Fine } from "./obey";
 import expected from "./obey.json";
 
 /** What tests/predict/test_obey.py computes on the same numbers, which it writes here when it is told to. */
@@ -21,6 +21,12 @@ describe("obeyClicks", () => {
     obeyClicks(found, width, height, padded, clicks);
     logits.forEach((value, i) => expect(found[i]!).toBeCloseTo(value, 3));
     for (const { x, y, positive } of clicks) expect(found[y * width + x]! > 0).toBe(positive);
+  });
+
+  it.each(expected.boxes)("agrees with Python on boxes: %#", ({ boxes, logits }) => {
+    const found = wave(width * height, 0.113);
+    obeyBoxes(found, width, height, boxes as unknown as BoxCells[]);
+    logits.forEach((value, i) => expect(found[i]!).toBeCloseTo(value, 3));
   });
 
   it("leaves what agrees alone", () => {

@@ -1,10 +1,11 @@
-/** Clicks are obeyed: src/seem/predict/obey.py has the same function and says why. */
+/** Clicks and boxes are obeyed: src/seem/predict/obey.py has the same functions and says why. */
 
 const REACH = 0.15;
 const SMALLEST = 8;
 const LIKENESS = 0.7;
 const MARGIN = 3;
 const RIDGE = 1e-2;
+const EDGE = 2;
 const MOST = 64;
 
 export interface ClickCell {
@@ -19,6 +20,24 @@ export interface Fine {
   channels: number;
   width: number;
   height: number;
+}
+
+/** x0, y0, x1, y1 in cells */
+export type BoxCells = readonly [number, number, number, number];
+
+/** Mask logits, height x width in rows, that fall below zero half a cell outside every box; changed in place. */
+export function obeyBoxes(logits: Float32Array, width: number, height: number, boxes: readonly BoxCells[]): void {
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      let outside = Infinity;
+      for (const [x0, y0, x1, y1] of boxes) {
+        const sideways = Math.max(x0 - x - 0.5, x + 0.5 - x1, 0);
+        const upright = Math.max(y0 - y - 0.5, y + 0.5 - y1, 0);
+        outside = Math.min(outside, Math.hypot(sideways, upright));
+      }
+      if (outside > 0 && outside < Infinity) logits[y * width + x] = Math.min(logits[y * width + x]!, EDGE - 2 * EDGE * outside);
+    }
+  }
 }
 
 /**
