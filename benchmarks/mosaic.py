@@ -8,7 +8,7 @@ clicks three times on each of a few objects, drawn with seed 0, of at least 64 p
     alone            `encode` of the object's photo: what there is to win back
     whole            `encode` of the mosaic
     tiles            `encode_large` of the mosaic
-    tiles, no closer look at tiny objects
+    tiles, no zoom   the same, not zooming in on tiny objects
 
 Prints one JSON document: mean IoU after 1 and 3 clicks by the object's size, and processor seconds.
 """
@@ -88,7 +88,7 @@ def measure(dataset: Dataset, mosaics: int, grid: int, objects: int, tile: int) 
                 "tiles": clicked(tiled, there),
             }
             with patch("seem.predict.tiles.TINY", NO_CLOSER):
-                row["tiles, no closer look"] = clicked(plain, there)
+                row["tiles, no zoom"] = clicked(plain, there)
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)  # so that a run that is cut off was not for nothing
         print(f"{number + 1}/{mosaics} mosaics, {mosaic.shape[1]}x{mosaic.shape[0]}", file=sys.stderr, flush=True)
@@ -98,7 +98,7 @@ def measure(dataset: Dataset, mosaics: int, grid: int, objects: int, tile: int) 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of some objects: how many, and mean IoU after 1 and 3 clicks and median seconds of each way."""
     result: dict[str, Any] = {"objects": len(rows)}
-    for way in ("alone", "whole", "tiles", "tiles, no closer look") if rows else ():
+    for way in ("alone", "whole", "tiles", "tiles, no zoom") if rows else ():
         ious = np.array([row[way][0] for row in rows])
         result[way] = {
             "iou_at_1": round(float(ious[:, 0].mean()), 3),

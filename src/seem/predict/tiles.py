@@ -55,7 +55,7 @@ ROOM = 2  # a window is at least so many times as large as what a prompt says of
 TINY, ZOOMED = 8, 4  # what is less than 1/8 of its window is looked at again, in a window 4 times its size or more
 KIND = "tiled"  # of a scene's file
 ENLARGED = 4  # encoded pixels for a pixel, at most
-AGREED = 0.3  # the closer look counts if its IoU with the first is at least that
+AGREED = 0.3  # a zoomed window counts if its IoU with the first is at least that
 COARSER = 0.95  # what a score is worth in a window twice as large
 FAR = -20.0  # the logit of what a window does not show
 BLOCK = 2048  # pixels, of a side of what is put together at once
@@ -280,7 +280,7 @@ class _Object:
     window: Window
     memory: TiledSegmentation | np.ndarray | None
     settled: bool = False  # not to be looked at more closely
-    closer: bool = False  # this is the closer look
+    zoomed: bool = False  # the window is one that was zoomed into
     result: TiledSegmentation | None = field(default=None)
 
 
@@ -500,7 +500,7 @@ class TiledScene:
         side = _length(window)
         cut = _is_cut(result.logits > 0, window, self.size)
         around = box if box is None or item.extent is None else _union(box, item.extent)
-        if item.closer:  # it counts if it shows the same object, and all of it
+        if item.zoomed:  # it counts if it shows the same object, and all of it
             first = cast(TiledSegmentation, item.result)
             if box is not None and not cut and overlap(first.piece, result.piece)[0] >= AGREED:
                 item.result = result
@@ -515,12 +515,12 @@ class TiledScene:
             return True
         target = self._network.config.image.target
         closest = max(target // ENLARGED, 32)
-        closer = self._tile
-        while closer >= 2 * max(ZOOMED * _length(around), closest):
-            closer //= 2
-        if item.settled or _length(box) * TINY > side or closer >= side:
+        nearer = self._tile
+        while nearer >= 2 * max(ZOOMED * _length(around), closest):
+            nearer //= 2
+        if item.settled or _length(box) * TINY > side or nearer >= side:
             return False
-        item.closer, item.memory, item.window = True, result, self._window(around, closer)
+        item.zoomed, item.memory, item.window = True, result, self._window(around, nearer)
         return True
 
     def _memory(self, item: _Object, scene: Scene) -> np.ndarray | None:
