@@ -141,6 +141,7 @@ class Seem:
         while self.page.locator(".thumb").count():
             self.page.locator(".thumb").first.hover()
             self.page.locator(".thumb-close").first.click()
+        self.page.wait_for_selector("[data-testid^=sample-]")  # the first page is back, before anybody asks for it
 
     def sample(self, name: str) -> None:
         if self.get(f"sample-{name}").count():
