@@ -92,6 +92,21 @@ def test_names(cat: seem.Scene) -> None:
     assert cat.find("train") == []
 
 
+def test_in_a_hurry_only_what_the_text_points_at_is_looked_at(
+    model: seem.Model, cat: seem.Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, known = model.encode(PHOTOS / "cat.jpg"), cat.find("cat")[0]
+
+    def regions(features: object) -> None:
+        raise AssertionError("all regions were computed")
+
+    monkeypatch.setattr(model.network, "regions", regions)
+    quick = fresh.find("cat", quick=True)
+    assert iou(quick[0].mask, known.mask) > 0.75
+    with pytest.raises(AssertionError, match="all regions"):
+        fresh.find("cat")
+
+
 def test_memory_is_read(coins: seem.Scene) -> None:
     first = coins.segment(seem.Click(347, 187))
     again = coins.segment(seem.Click(347, 187), previous=first)

@@ -30,6 +30,7 @@ from seem.options import (
     ModelOption,
     OutOption,
     PromptOptions,
+    QuickOption,
     TilesOption,
     VocabularyOption,
     encode,
@@ -187,6 +188,7 @@ def find(
     audio_names: AudioNamesOption = None,
     threshold: Annotated[float | None, typer.Option(help="Least score of a result, 0 to 1.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many of each phrase.")] = None,
+    quick: QuickOption = False,
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     tiles: TilesOption = None,
@@ -211,6 +213,8 @@ def find(
     outputs.check_picture(pixels)
     scene = encode(load_model(model, device), pixels, tiles)
     options: dict[str, Any] = {"limit": limit} | ({} if threshold is None else {"threshold": threshold})
+    if quick:
+        options["quick"] = True
     with input_errors():
         results = [result for phrase in phrases for result in scene.find(phrase.text, **options)]
     results.sort(key=lambda result: -result.score)

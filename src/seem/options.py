@@ -53,6 +53,9 @@ OutOption = Annotated[
 ]
 MaskOutOption = Annotated[str | None, typer.Option("--mask-out", metavar="FILE", help="The mask as a .png.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document; no picture unless --out.")]
+QuickOption = Annotated[
+    bool, typer.Option("--quick", help="Of --text: look only where the words point; misses more, a tenth of the time.")
+]
 TilesOption = Annotated[
     int | None,
     typer.Option(

@@ -382,6 +382,8 @@ def test_scenes_are_encoded_once_for_all_runs(run: Run, folder: Path, network: F
         (["photos", "--text", "red", "--cache-dir", "x"], "expected --cache SIZE"),
         (["photos", "--text", "red", "--threshold", "2"], "--threshold: expected 0 to 1"),
         (["photos", "--click", "1,1", "--threshold", "0.2"], "expected them with --text alone"),
+        (["photos", "--click", "1,1", "--quick"], "expected them with --text alone"),
+        (["photos", "--panoptic", "--quick"], "--quick: expected it with --text only"),
         (["photos", "--everything", "--points", "0"], "--points: expected 1 to 128"),
         (["photos", "--text", "red", "--points", "3"], "--points: expected it with --everything"),
         (["photos", "--prompts", "none.jsonl"], "none.jsonl"),

@@ -19,6 +19,7 @@ from seem.options import (
     InputError,
     ModelOption,
     PromptOptions,
+    QuickOption,
     TilesOption,
     VocabularyOption,
     encode,
@@ -72,6 +73,7 @@ def batch(
         float | None, typer.Option(help="Least score of what is found by --text, --panoptic or --everything.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many results of a phrase, or of --everything.")] = None,
+    quick: QuickOption = False,
     points: Annotated[int | None, typer.Option(help="Clicks a side of --everything.")] = None,
     tiles: TilesOption = None,
     kind: Annotated[str, typer.Option("--format", metavar="coco|parquet|png", help="What is written.")] = "coco",
@@ -120,7 +122,7 @@ def batch(
             f"expected one of: prompts such as --text, --prompts FILE, --panoptic, --everything; got {got}"
         )
     _check_tiles(tiles, cache)
-    options = _options(panoptic, everything, threshold, limit, points)
+    options = _options(panoptic, everything, threshold, limit, points, quick)
     names = parse_names(vocabulary)
     scenes_at = _open_cache(cache, cache_dir)
     with _import_errors(), input_errors():
@@ -135,7 +137,9 @@ def batch(
         pairs = [(scenes[path], region) for path, region in pair_references(asked.references, regions)]
         objects = _objects(drawn, texts, pairs)
         if options and (drawn or pairs):
-            raise InputError("--threshold and --limit: expected them with --text alone, --panoptic or --everything")
+            raise InputError(
+                "--threshold, --limit and --quick: expected them with --text alone, --panoptic or --everything"
+            )
     from seem.batch.job import Job
 
     job = Job(
@@ -158,11 +162,18 @@ def batch(
 
 
 def _options(
-    panoptic: bool, everything: bool, threshold: float | None, limit: int | None, points: int | None
+    panoptic: bool,
+    everything: bool,
+    threshold: float | None,
+    limit: int | None,
+    points: int | None,
+    quick: bool,
 ) -> dict[str, Any]:
     """Keyword arguments of the method that is called; wrong ones are told before any work."""
     if points is not None and not everything:
         raise InputError("--points: expected it with --everything only")
+    if quick and (panoptic or everything):
+        raise InputError("--quick: expected it with --text only")
     if limit is not None and panoptic:
         raise InputError("--limit: expected it with --text or --everything only")
     if threshold is not None and not 0 <= threshold <= 1:
@@ -171,7 +182,7 @@ def _options(
         raise InputError(f"--limit: expected a whole number from 1, got {limit}")
     if points is not None and not 1 <= points <= 128:
         raise InputError(f"--points: expected 1 to 128, got {points}")
-    given = {"threshold": threshold, "limit": limit, "points_per_side": points}
+    given = {"threshold": threshold, "limit": limit, "points_per_side": points, "quick": quick or None}
     return {key: value for key, value in given.items() if value is not None}
 
 

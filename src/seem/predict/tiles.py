@@ -441,7 +441,7 @@ class TiledScene:
         best = (-1.0, self._whole)
         for window in self._windows() if phrases else ():
             for phrase in phrases:
-                for found in self.scene(window).find(phrase.text, threshold=0.0, limit=1):
+                for found in self.scene(window).find(phrase.text, threshold=0.0, limit=1, quick=True):
                     if found.score > best[0] and not _is_cut(found.logits > 0, window, self.size):
                         best = found.score, window
         return best[1]
@@ -579,12 +579,14 @@ class TiledScene:
 
     # ---- unprompted -----------------------------------------------------------------------------------------------
 
-    def find(self, text: str, threshold: float = DEFAULT_THRESHOLD, limit: int | None = None) -> list[Segmentation]:
+    def find(
+        self, text: str, threshold: float = DEFAULT_THRESHOLD, limit: int | None = None, quick: bool = False
+    ) -> list[Segmentation]:
         """Every instance that a text names, in all windows of all levels, best first; as `Scene.find`."""
         if (single := self._single) is not None:
-            return single.find(text, threshold, limit)
+            return single.find(text, threshold, limit, quick)
         check_limit(limit)
-        found = self._collect(lambda scene: scene.find(text, threshold))
+        found = self._collect(lambda scene: scene.find(text, threshold, quick=quick))
         return self._distinct(found, NMS_IOU, NMS_INSIDE)[:limit]
 
     def instances(
