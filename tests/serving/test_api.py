@@ -253,6 +253,8 @@ def test_bad_memory(http: httpx.Client, image: str, previous: Any, expected: tup
 def test_find(http: httpx.Client, image: str) -> None:
     found = first(http.post(f"/v1/images/{image}/find", json={"text": "red"}))
     assert (found["id"], found["label"], found["score_kind"]) == (1, "red", "match")
+    quick = http.post(f"/v1/images/{image}/find", json={"text": "red", "quick": True})
+    assert first(quick)["mask_rle"] == found["mask_rle"]
     assert http.post(f"/v1/images/{image}/find", json={"text": "zebra"}).json()["segments"] == []
 
 

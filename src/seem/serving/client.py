@@ -333,11 +333,11 @@ class RemoteScene:
         return [RemoteSegmentation.from_json(s, self.digest) for s in answer["segments"]]
 
     def find(
-        self, text: str | Text, threshold: float | None = None, limit: int | None = None
+        self, text: str | Text, threshold: float | None = None, limit: int | None = None, quick: bool = False
     ) -> list[RemoteSegmentation]:
         """Every instance that a text names, best first, as `seem.Scene.find`."""
         phrase = text.text if isinstance(text, Text) else text
-        answer = self._ask("find", {"text": phrase, "threshold": threshold, "limit": limit})
+        answer = self._ask("find", {"text": phrase, "threshold": threshold, "limit": limit, "quick": quick})
         return [RemoteSegmentation.from_json(s, self.digest) for s in answer["segments"]]
 
     def panoptic(

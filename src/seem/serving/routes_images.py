@@ -168,7 +168,7 @@ async def find(digest: Digest, request: FindRequest, state: TheState, session: T
     size = _size(state.sessions.image(session, digest))
     scenes = state.scenes(session, digest)
     segments = await state.ask(
-        state.heavy, session, "find", digest, scenes, request.text, request.threshold, request.limit
+        state.heavy, session, "find", digest, scenes, request.text, request.threshold, request.limit, request.quick
     )
     numbered = [{"id": i, **found} for i, found in enumerate(segments, start=1)]
     return SegmentsAnswer.model_validate({"image": size, "segments": numbered})

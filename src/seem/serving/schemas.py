@@ -115,6 +115,7 @@ class FindRequest(Model):
     text: str
     threshold: float | None = None
     limit: int | None = None
+    quick: bool = False
 
 
 class PanopticRequest(Model):

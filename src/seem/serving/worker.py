@@ -156,11 +156,17 @@ class Worker:
     # ---- unprompted -----------------------------------------------------------------------------------------------
 
     def find(
-        self, digest: str, scenes: Mapping[str, Any], text: str, threshold: float | None, limit: int | None
+        self,
+        digest: str,
+        scenes: Mapping[str, Any],
+        text: str,
+        threshold: float | None,
+        limit: int | None,
+        quick: bool = False,
     ) -> list[JSON]:
         """Every instance of a text, best first."""
-        options: JSON = {} if threshold is None else {"threshold": threshold}
-        return [_segment_json(r) for r in self._scenes.get(digest, scenes[digest]).find(text, limit=limit, **options)]
+        options: JSON = {"limit": limit, "quick": quick} | ({} if threshold is None else {"threshold": threshold})
+        return [_segment_json(r) for r in self._scenes.get(digest, scenes[digest]).find(text, **options)]
 
     def panoptic(
         self,
