@@ -120,6 +120,18 @@ def test_a_region_of_another_photo(model: seem.Model, coins: seem.Scene) -> None
     assert result.mask.any()
 
 
+def test_what_looks_like_a_region_of_another_photo(model: seem.Model, cat: seem.Scene) -> None:
+    """The same cat, mirrored and darker, also where only a box marks it."""
+    pixels = np.asarray(seem.load_image(PHOTOS / "cat.jpg"))
+    other = model.encode((pixels[:, ::-1] * 0.7).astype(np.uint8))
+    known = cat.find("cat")[0]
+    assert known.box is not None
+    x0, y0, x1, y1 = known.box
+    width = cat.size[0]
+    for example in (seem.Mask(known.mask[:, ::-1]), seem.Box(width - x1, y0, width - x0, y1)):
+        assert iou(cat.segment(seem.Reference(other, example)).mask, known.mask) > 0.6
+
+
 def test_panoptic_covers_what_it_names(cat: seem.Scene) -> None:
     result = cat.panoptic()
     assert sorted(s.id for s in result.segments) == sorted(i for i in np.unique(result.map).tolist() if i)

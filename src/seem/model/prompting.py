@@ -46,10 +46,12 @@ class ReferencePrompt:
     Attributes:
         features: the other image's features.
         prompts: what marks the region, in encoded pixels of the other image.
+        seen: (1, D) class embedding of the region and (1, D) what a closer look says it is, where there was one.
     """
 
     features: ImageFeatures
     prompts: tuple[VisualPrompt, ...]
+    seen: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)

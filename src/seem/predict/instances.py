@@ -107,6 +107,24 @@ def likeliest(scores: Tensor) -> int:
     return 0 if float(scores[best]) <= float(scores[0]) + SURER else best
 
 
+def likeness(network: SEEM, regions: ObjectQueries, seen: tuple[Tensor, Tensor]) -> Tensor:
+    """How alike regions and a region of another image are: (Q,) in 0..1.
+
+    It is the overlap of what both may be called (the Bhattacharyya coefficient over COCO's names) times the cosine of
+    what a closer look says of them.
+
+    Args:
+        regions: with a closer look.
+        seen: `ReferencePrompt.seen`.
+    """
+    assert regions.looked is not None
+    embedding, looked = seen
+    names = COCO_PANOPTIC_NAMES
+    shown = label_probabilities(network, embedding, names, looked)
+    found = label_probabilities(network, regions.embeddings, names, regions.looked)
+    return (shown * found).sqrt().sum(1) * (regions.looked @ looked[0]).clamp_min(0)
+
+
 def weigh(evidence: Tensor, weights: Sequence[float]) -> Tensor:
     """A logistic function of four kinds of evidence in 0..1: (4, Q) -> (Q,)."""
     *slopes, bias = weights

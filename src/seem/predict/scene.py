@@ -14,9 +14,9 @@ from torch import Tensor
 
 from seem.geometry import ImageGeometry
 from seem.model.prompting import ObjectPrompt, ReferencePrompt
-from seem.model.seem import ObjectQueries, encoded_masks
+from seem.model.seem import ObjectQueries, encoded_masks, join_queries
 from seem.predict import everything
-from seem.predict.closer import open_photo, pack_photo, see_phrase, see_regions, unpack_photo
+from seem.predict.closer import look_closer, open_photo, pack_photo, see_phrase, see_regions, unpack_photo
 from seem.predict.encoding import GIVEN_LOGIT, given_logits, object_prompt, visual_prompts
 from seem.predict.instances import (
     DEFAULT_THRESHOLD,
@@ -24,6 +24,7 @@ from seem.predict.instances import (
     find_instances,
     label_probabilities,
     likeliest,
+    likeness,
     match_phrase,
     match_probabilities,
 )
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
 OUTLINED = 0.2  # predicted IoU from which a region may be an instance, with a closer look; development split
 SAME_INSTANCE = 0.6  # IoU of regions from which `instances` takes them for one; development split
+ALIKER = 1.5  # times as alike as the network's answer another region must be; development split
 PLACE_SHARE = 0.4  # of the likeliest region's score, from which others are instances too; development split
 
 Previous = Segmentation | np.ndarray
@@ -185,9 +187,12 @@ class Scene:
                     result = self._result(decoded, n, s, *found[n])
                     results.append(self._obeyed(result, objects[start + n]))
             for n, item in enumerate(objects):
-                alone = len(item.texts) == 1 and not item.visual and not item.references and item.previous is None
-                if alone:
+                if len(item.texts) + len(item.references) != 1 or item.visual or item.previous is not None:
+                    continue  # only what is alone is looked for
+                if item.texts:
                     results[n] = self._phrase(item.texts[0], results[n], names)
+                elif isinstance(reference := item.references[0], ReferencePrompt):
+                    results[n] = self._alike(reference, results[n], names)
         return results
 
     def _obeyed(self, result: Segmentation, item: ObjectPrompt) -> Segmentation:
@@ -216,6 +221,20 @@ class Scene:
             return dataclasses.replace(result, score=score)
         return self._region(found, q, score, result.score_kind, *self._name(found.take([q]), names))
 
+    def _alike(self, reference: ReferencePrompt, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
+        """A region of another image by itself: the region that is most alike, if it is plainly more so than the answer
+        of the network; models with a closer look alone can tell."""
+        if reference.seen is None or not self._looks_closer:
+            return result
+        own = look_closer(self._network, self._features, self._photo, self._as_region(result))
+        found = join_queries([own, self._regions])
+        alike = likeness(self._network, found, reference.seen) * found.scores.clamp(0, 1).sqrt()
+        q = int(alike.argmax())
+        score = float(alike[q])
+        if score <= ALIKER * float(alike[0]):
+            return result
+        return self._region(found, q, score, result.score_kind, *self._name(found.take([q]), names))
+
     @property
     def _looks_closer(self) -> bool:
         return self._photo is not None and self._network.closer_look is not None
@@ -226,14 +245,16 @@ class Scene:
 
     def _shown(self, phrase: str, result: Segmentation) -> ObjectQueries:
         """A result as a region, with what a phrase's heat map says of it, of networks that have one."""
+        own, shown = self._as_region(result), getattr(self._network, "shown", None)
+        return own if shown is None else shown(self._features, phrase, [own])
+
+    def _as_region(self, result: Segmentation) -> ObjectQueries:
         device = self._network.device
-        own = ObjectQueries(
+        return ObjectQueries(
             torch.tensor(result.logits[None], device=device),
             torch.tensor(result.embedding[None], device=device),
             torch.tensor([result.score], device=device),
         )
-        shown = getattr(self._network, "shown", None)
-        return own if shown is None else shown(self._features, phrase, [own])
 
     def _name(self, region: ObjectQueries, names: Sequence[str] | None) -> tuple[str | None, float | None]:
         """The likeliest of the names for the only region there is."""
@@ -288,7 +309,8 @@ class Scene:
         """One object's prompts, checked and mapped to the encoded image."""
         checked = check_prompts(prompts, self.size, previous is not None, where)
         memory = None if previous is None else self._check_previous(previous, where)
-        references = [self._reference(p, where) for p in checked if isinstance(p, Reference)]
+        alone = len(checked) == 1 and memory is None
+        references = [self._reference(p, where, alone) for p in checked if isinstance(p, Reference)]
         return object_prompt(checked, references, self.geometry, memory)
 
     def _check_previous(self, previous: Previous, where: str) -> Tensor:
@@ -306,13 +328,24 @@ class Scene:
             raise ValueError(f"{where}previous: expected finite logits, got NaN or infinity")
         return torch.tensor(logits, dtype=torch.float32, device=self._network.device)
 
-    def _reference(self, reference: Reference, where: str) -> ReferencePrompt:
+    def _reference(self, reference: Reference, where: str, alone: bool) -> ReferencePrompt:
         other = reference.image
         if not isinstance(other, Scene):
             raise TypeError(f"{where}Reference.image: expected a Scene, got {_show(other)}")
         if other.weights != self.weights:
             raise ValueError(f"{where}Reference.image: expected a scene of the same model, got {other!r} of another")
-        return ReferencePrompt(other._features, tuple(visual_prompts(reference.prompt, other.geometry)))
+        seen = other._seen(reference.prompt) if alone and self._looks_closer else None
+        return ReferencePrompt(other._features, tuple(visual_prompts(reference.prompt, other.geometry)), seen)
+
+    def _seen(self, prompt: Prompt) -> tuple[Tensor, Tensor] | None:
+        """`ReferencePrompt.seen` of what a prompt marks here."""
+        if not self._looks_closer:
+            return None
+        with torch.no_grad():
+            marked = prompt if isinstance(prompt, Mask) else self.segment(prompt, label=False)
+            embedding, inside = self._embedding(marked)
+            looked = self._look_closer(inside)
+        return None if looked is None else (embedding, looked)
 
     # ---- unprompted -----------------------------------------------------------------------------------------------
 

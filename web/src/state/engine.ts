@@ -205,7 +205,7 @@ export async function decode(
     try {
       if (!isLocal()) await sendReferences(round, others);
       const found = isLocal()
-        ? await decodeHere(by, doc, round, listed)
+        ? await decodeHere(by, doc, round, listed, others)
         : await by.decode(doc.digest.value ?? "", round, listed);
       lastMs.value = performance.now() - began;
       return found;
@@ -227,42 +227,57 @@ export async function decode(
 }
 
 /**
- * A phrase by itself: which of all dogs is "the dog on the left", and how sure it is that a phrase is meant, is told from
- * the regions of the whole photo and by the text encoder. Both are the server's, so it answers, as Python does.
+ * A phrase, or a region of another photo, by itself: which of all dogs is "the dog on the left", how sure it is that a phrase
+ * is meant, and what looks most like the region, is told from the regions of the whole photo, by the text encoder and by
+ * looking closer. All are the server's, so it answers, as Python does.
  */
-function isPhrase({ prompts, previous }: DecodeObject): boolean {
-  return previous == null && prompts.length === 1 && prompts[0]?.type === "text";
+function isLookedFor({ prompts, previous }: DecodeObject): boolean {
+  const type = prompts[0]?.type;
+  return previous == null && prompts.length === 1 && (type === "text" || type === "reference");
 }
+
+type Others = (digest: string) => Doc | undefined;
 
 async function decodeHere(
   by: Decoder,
   doc: Doc,
   objects: DecodeObject[],
   listed: readonly string[] | null,
+  others: Others,
 ): Promise<DecodedObject[]> {
-  const rest = objects.filter((o) => !isPhrase(o));
-  const [phrases, others] = await Promise.all([
-    Promise.all(objects.filter(isPhrase).map((o) => askPhrase(by, doc, o, listed))),
+  const rest = objects.filter((o) => !isLookedFor(o));
+  const [lookedFor, decodedHere] = await Promise.all([
+    Promise.all(objects.filter(isLookedFor).map((o) => lookFor(by, doc, o, listed, others))),
     rest.length > 0 ? by.decode(doc.digest.value ?? "", rest, listed) : [],
   ]);
-  const found = new Map([...phrases, ...others].map((o) => [o.id, o]));
+  const found = new Map([...lookedFor, ...decodedHere].map((o) => [o.id, o]));
   return objects.flatMap(({ id }) => found.get(id) ?? []);
 }
 
-async function askPhrase(
+async function lookFor(
   by: Decoder,
   doc: Doc,
-  { id, prompts }: DecodeObject,
+  object: DecodeObject,
   listed: readonly string[] | null,
+  others: Others,
 ): Promise<DecodedObject> {
   const began = performance.now();
-  const ask = { id, prompts, previous: null };
-  return withImage(doc, async (digest) => {
-    const [found] = (await api.segment(digest, [ask], listed?.length ? listed : null)).segments;
-    if (!found) throw new Error("segment: no mask");
-    const kept = api.roundMemory(digest, found.round).then((bytes) => by.adopt?.(digest, bytes) ?? null);
-    return decoded(found, await kept.catch(() => null), performance.now() - began); // without it, the mask itself is read
-  });
+  const ask = { id: object.id, prompts: object.prompts, previous: null };
+  const answer = (): Promise<DecodedObject> =>
+    withImage(doc, async (digest) => {
+      const [found] = (await api.segment(digest, [ask], listed?.length ? listed : null)).segments;
+      if (!found) throw new Error("segment: no mask");
+      const kept = api.roundMemory(digest, found.round).then((bytes) => by.adopt?.(digest, bytes) ?? null);
+      return decoded(found, await kept.catch(() => null), performance.now() - began); // without it, the mask itself is read
+    });
+  if (object.prompts[0]?.type !== "reference") return answer();
+  await sendReferences([object], others);
+  try {
+    return await answer();
+  } catch {
+    await sendReferences([object], others, true); // the server may have forgotten the other photo
+    return answer();
+  }
 }
 
 function needsServer(objects: DecodeObject[]): boolean {
