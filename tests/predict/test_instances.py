@@ -35,10 +35,10 @@ def queries(count: int = 4) -> ObjectQueries:
 @pytest.mark.parametrize(
     ("scores", "threshold", "limit", "expected"),
     [
-        ([0.7, 0.9, 0.8, 0.6], 0.5, None, [1, 2, 3]),  # 0 and 1 are the same region, 3 is twice as large
+        ([0.7, 0.9, 0.8, 0.6], 0.5, None, [1, 2]),  # 0 and 1 are the same region, half of 3 is what was found
         ([0.7, 0.9, 0.8, 0.6], 0.5, 2, [1, 2]),
         ([0.7, 0.9, 0.8, 0.6], 0.75, None, [1, 2]),
-        ([0.7, 0.1, 0.8, 0.6], 0.5, None, [2, 0, 3]),
+        ([0.7, 0.1, 0.8, 0.6], 0.5, None, [2, 0]),
         ([0.7, 0.1, 0.8, 0.9], 0.5, None, [3]),  # parts of what was found are no further finds
         ([0.0, 0.0, 0.0, 0.0], 0.5, None, []),
         ([0.7, 0.9, 0.8, 0.6], 0.99, None, []),

@@ -24,7 +24,7 @@ DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
 SYNONYM_SIMILARITY = 0.8  # cosine of two names' embeddings from which they mean the same
 SURER = 0.05  # of the score: by how much a region must beat a phrase's own mask to take its place; development split
 NMS_IOU = 0.6  # of two masks from which they are the same object
-NMS_INSIDE = 0.7  # share of a mask inside a better one from which it is a part of that object
+NMS_INSIDE = 0.5  # share of a mask inside a better one from which it is a part of that object
 
 
 def name_logits(network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Tensor | None = None) -> Tensor:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from seem.predict.model import Model
 
 OBJECTS_PER_DECODE = 32  # bounds memory; more objects go in several passes
-OUTLINED = 0.2  # predicted IoU from which a region may be an instance, with a closer look; development split
+OUTLINED = 0.4  # predicted IoU from which a region may be an instance, with a closer look; development split
 SAME_INSTANCE = 0.6  # IoU of regions from which `instances` takes them for one; development split
 ALIKER = 1.5  # times as alike as the network's answer another region must be; development split
 PLACE_SHARE = 0.4  # of the likeliest region's score, from which others are instances too; development split
