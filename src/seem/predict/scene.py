@@ -328,7 +328,7 @@ class Scene:
             raise ValueError(f"{where}previous: expected finite logits, got NaN or infinity")
         return torch.tensor(logits, dtype=torch.float32, device=self._network.device)
 
-    def _reference(self, reference: Reference, where: str, alone: bool) -> ReferencePrompt:
+    def _reference(self, reference: Reference, where: str, alone: bool = False) -> ReferencePrompt:
         other = reference.image
         if not isinstance(other, Scene):
             raise TypeError(f"{where}Reference.image: expected a Scene, got {_show(other)}")
