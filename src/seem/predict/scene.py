@@ -213,7 +213,7 @@ class Scene:
         if not self._looks_closer:  # then only what the phrase gives by itself is an answer
             match = match_phrase(self._network, self._shown(phrase, result), phrase)
             return dataclasses.replace(result, score=float(match.expected[0]))
-        found = self._see(phrase)
+        found = self._see(phrase, quick=True)  # a prompt is answered at once; all regions would take seconds
         match = match_phrase(self._network, found, phrase)
         q = likeliest(match.scores)
         score = float(match.expected[q])
@@ -269,7 +269,7 @@ class Scene:
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
         if place is None:
             return None
-        queries = self._see(place.name)
+        queries = self._see(place.name, quick=True)
         scores = match_phrase(self._network, queries, place.name).scores
         likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None)
         chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
