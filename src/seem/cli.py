@@ -212,9 +212,8 @@ def find(
     pixels = read_image(image, tiles)
     outputs.check_picture(pixels)
     scene = encode(load_model(model, device), pixels, tiles)
-    options: dict[str, Any] = {"limit": limit} | ({} if threshold is None else {"threshold": threshold})
-    if quick:
-        options["quick"] = True
+    options: dict[str, Any] = {"limit": limit, "quick": quick}
+    options |= {} if threshold is None else {"threshold": threshold}
     with input_errors():
         results = [result for phrase in phrases for result in scene.find(phrase.text, **options)]
     results.sort(key=lambda result: -result.score)

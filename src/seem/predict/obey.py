@@ -33,7 +33,7 @@ MOST = 64  # clicks, the last ones, that are looked at
 def obey(logits: Tensor, fine: Tensor, item: ObjectPrompt) -> Tensor:
     """`obey_boxes`, then `obey_clicks` of an object's prompts; features may be padded at the right and the bottom."""
     boxes = [prompt.points for prompt in item.visual if prompt.kind == "box"]
-    drawn = [prompt.points for prompt in item.visual if prompt.positive and prompt.kind not in ("box", "click")]
+    drawn = any(prompt.positive and prompt.kind not in ("box", "click") for prompt in item.visual)
     wanted = [point for p in item.visual if p.positive and p.kind == "click" for point in p.points]
     if boxes and not drawn and all(any(_inside(point, box) for box in boxes) for point in wanted):
         logits = obey_boxes(logits, torch.from_numpy(np.stack(boxes)).reshape(-1, 4).to(logits) / MASK_STRIDE)
