@@ -1,7 +1,9 @@
-"""Other words for COCO's names, and names of their kinds: "sofa" is a couch, "puppy" and "poodle" are dogs.
+"""Other words for COCO's names, names of their kinds, and words above them: "sofa" is a couch, "puppy" and "poodle" are
+dogs, and a dog is an animal.
 
 A model learns the names that its data bear. WordNet (Fellbaum 1998) says which further words belong to them;
-`benchmarks/make_kinds.py` made the table.
+`benchmarks/make_kinds.py` made that table. The words above several names are COCO's own supercategories (Lin et al.,
+arXiv 1405.0312) and a few like them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seem.vocabulary import COCO_PANOPTIC_NAMES
+from seem.words import singular
+
+GROUPS = {
+    "vehicle": "bicycle, car, motorcycle, airplane, bus, train, truck, boat",
+    "animal": "bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe",
+    "pet": "cat, dog",
+    "food": "banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, fruit",
+    "fruit": "banana, apple, orange",
+    "vegetable": "broccoli, carrot",
+    "furniture": "chair, couch, bed, dining table, table, bench, cabinet, shelf",
+    "seat": "chair, couch, bench",
+    "appliance": "microwave, oven, toaster, refrigerator",
+    "electronics": "tv, laptop, mouse, remote, keyboard, cell phone",
+    "bag": "backpack, handbag, suitcase",
+    "luggage": "backpack, handbag, suitcase",
+    "cutlery": "fork, knife, spoon",
+    "tableware": "bottle, wine glass, cup, fork, knife, spoon, bowl",
+    "toy": "teddy bear, kite, frisbee",
+    "plant": "potted plant, tree, flower, grass",
+    "vegetation": "tree, grass, flower, potted plant",
+}
+OTHERWISE = ("hot dog", "teddy bear")  # not a kind of their last word
 
 KINDS_FILE = Path(__file__).with_name("kinds.json")
 
@@ -36,18 +60,30 @@ def kind_of(phrase: str) -> Kind | None:
     (Kind(name='dog', learned=False), Kind(name='truck', learned=False), None)
     """
     table = _table()
-    words = re.sub(r"^(an?|the)\s+", "", " ".join(phrase.casefold().split()))
+    words = _bare(phrase)
     if words in COCO_PANOPTIC_NAMES:  # "skis" is a name, not the plural of another word
         return None
-    for word in (words, *_singulars(words)):
-        if word in table:
-            return table[word]
-    return None
+    return table.get(words) or table.get(singular(words))
 
 
-def _singulars(word: str) -> list[str]:
-    endings = (("ies", "y"), ("es", ""), ("s", ""))
-    return [word.removesuffix(plural) + single for plural, single in endings if word.endswith(plural)]
+def members_of(phrase: str) -> tuple[str, ...]:
+    """The COCO names that a word stands for, if it stands for others than itself.
+
+    >>> members_of("pets"), members_of("wall"), members_of("dog")
+    (('cat', 'dog'), ('brick wall', 'stone wall', 'tiled wall', 'wooden wall'), ())
+    """
+    word = singular(_bare(phrase))
+    listed = set(GROUPS[word].split(", ")) if word in GROUPS else set()
+    return tuple(
+        name
+        for name in COCO_PANOPTIC_NAMES
+        if name != word and (name in listed or (name.endswith(f" {word}") and name not in OTHERWISE))
+    )
+
+
+def _bare(phrase: str) -> str:
+    """In small letters, without an article."""
+    return re.sub(r"^(an?|the)\s+", "", " ".join(phrase.casefold().split()))
 
 
 @cache

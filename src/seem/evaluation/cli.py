@@ -235,19 +235,14 @@ def label(run: Run) -> None:
 
 
 @measures
-def find(
-    run: Run,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Least score of what average precision is taken of.")
-    ] = 0.02,
-) -> None:
+def find(run: Run) -> None:
     """Every instance of a name: AP50 for classes with two or more instances in a photo.
 
     Example: seem eval find coco_mini --json
     """
     from seem.evaluation import find as task
 
-    run("find", {"threshold": threshold}, lambda m, d: task.evaluate(m, d, threshold=threshold))
+    run("find", {}, task.evaluate)
 
 
 @measures

@@ -22,13 +22,9 @@ IOU = 0.5  # from which a result is one of the instances
 LEAST = 0.02  # score from which results count for average precision
 
 
-def evaluate(model: Model, dataset: Dataset, *, threshold: float = LEAST) -> Iterator[Row]:
+def evaluate(model: Model, dataset: Dataset) -> Iterator[Row]:
     """Rows of {"image", "key", "name", "instances", "score", "outcome"}, one per photo and class; the last two are
-    lists over the results.
-
-    Args:
-        threshold: of `find`. The lower, the more of the precision-recall curve is seen.
-    """
+    lists over the results from a score of `LEAST`."""
     if not dataset.names:
         raise DatasetError(f"{dataset.name}: expected a data set with class names, such as a COCO file")
     for photo in dataset.photos:
@@ -39,7 +35,7 @@ def evaluate(model: Model, dataset: Dataset, *, threshold: float = LEAST) -> Ite
             crowds = [t.mask for t in targets if t.name == name and t.crowd]
             if len(truths) < 2:
                 continue
-            found = scene.find(name, threshold=threshold)
+            found = scene.find(name, threshold=LEAST)
             yield {
                 "image": photo.key,
                 "key": f"{photo.key}#{name}",

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seem.kinds import kind_of
+from seem.kinds import kind_of, members_of
 from seem.model.closer_look import CloserLook
 from seem.model.config import SEEMConfig
 from seem.model.image_encoder.efficientnet_lite import EfficientNetLite
@@ -567,8 +567,9 @@ class SEEM(nn.Module):
         )
 
     def _shows(self, features: ImageFeatures, phrase: str) -> Tensor:
-        """(h/8, w/8) in 0..1: does a pixel show what a phrase names?"""
-        return self.text_heatmap(features, self.encode_text([phrase]).sentence)[0].sigmoid()
+        """(h/8, w/8) in 0..1: does a pixel show what a phrase names, or one of the things that it stands for?"""
+        texts = [phrase, *members_of(phrase)]
+        return self.text_heatmap(features, self.encode_text(texts).sentence).amax(0).sigmoid()
 
     # ---- names ----------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from seem.kinds import kind_of
+from seem.kinds import kind_of, members_of
 from seem.vocabulary import COCO_PANOPTIC_NAMES
+from seem.words import singular
 
 if TYPE_CHECKING:
     from seem.model.seem import SEEM, ObjectQueries
@@ -52,7 +53,10 @@ def label_probabilities(
 def match_probabilities(
     network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Tensor | None = None
 ) -> Tensor:
-    """(N, D) class embeddings -> (N, K + 1): how likely each of K names is; the last column is "something else"."""
+    """(N, D) class embeddings -> (N, K + 1): how likely each of K names is; the last column is "something else".
+
+    A name that stands for several of COCO's, as "animal" does, is as likely as these are together.
+    """
     asked = network.encode_text(list(names)).sentence  # (K, D)
     known = network.encode_text(list(COCO_PANOPTIC_NAMES)).sentence  # (133, D)
     limit = getattr(network, "synonym_similarity", SYNONYM_SIMILARITY)
@@ -63,7 +67,15 @@ def match_probabilities(
     distractors = [COCO_PANOPTIC_NAMES[i] for i in others]
     probabilities = name_logits(network, embeddings, [*names, *distractors], looked).softmax(-1)
     k = len(names)
-    return torch.cat([probabilities[:, :k], probabilities[:, k:].sum(1, keepdim=True)], 1)
+    found, rest = probabilities[:, :k], probabilities[:, k:]
+    stands = torch.zeros(len(distractors), k, device=rest.device)  # for which of the names, if for any
+    for column, name in enumerate(names):
+        for member in members_of(name):
+            if member in distractors:
+                stands[distractors.index(member), column] = 1
+    stands = stands / stands.sum(1, keepdim=True).clamp_min(1)
+    found = found + rest @ stands
+    return torch.cat([found, rest @ (1 - stands.sum(1, keepdim=True))], 1)
 
 
 class PhraseMatch(NamedTuple):
@@ -141,7 +153,7 @@ def contains(phrase: str, name: str) -> bool:
 
 
 def _words(text: str) -> set[str]:
-    return {w.removesuffix("s") for w in re.findall(r"\w+", text.casefold())}
+    return {singular(word) for word in re.findall(r"\w+", text.casefold())}
 
 
 def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, limit: int | None) -> list[int]:

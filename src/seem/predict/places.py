@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seem.words import singular
+
 
 class Place(NamedTuple):
     """A phrase taken apart.
@@ -70,8 +72,6 @@ _CAMERA = re.compile(r"(?P<name>.+?) (?P<place>nearest|closest|nearer|closer|far
                      r"(?:camera|viewer|us|me)")  # fmt: skip
 _PREFIX = re.compile(rf"(?P<place>{_any([*_BEFORE])}) (?P<name>.+)")
 _ARTICLE = re.compile(r"^(?:the|a|an) ")
-_PLURALS = {"people": "person", "mice": "mouse", "knives": "knife", "men": "man", "women": "woman",
-            "children": "child", "leaves": "leaf"}  # fmt: skip
 
 
 def parse_place(phrase: str) -> Place | None:
@@ -87,7 +87,7 @@ def parse_place(phrase: str) -> Place | None:
         rank = _RANKS[match["rank"] or match["rank2"]]
         return _place(match["name"] or match["name2"], match["place"] or match["place2"], rank)
     if match := _ONE_OF.fullmatch(text):
-        return _place(_singular(match["name"]), _BEFORE[match["place"]])
+        return _place(singular(match["name"]), _BEFORE[match["place"]])
     if match := _CAMERA.fullmatch(text):
         return _place(match["name"], _BEFORE[match["place"]])
     if match := _AFTER.fullmatch(text):
@@ -103,19 +103,6 @@ def _place(name: str, word: str, rank: int = 1) -> Place | None:
     if not bare or re.search(rf"\b(?:{_any([*_BEFORE])}|from|of|behind|beside|near|under|above|with)\b", bare):
         return None
     return Place(bare, word, rank)
-
-
-def _singular(name: str) -> str:
-    first, space, last = name.rpartition(" ")
-    if last in _PLURALS:
-        last = _PLURALS[last]
-    elif re.search(r"(?:ss|x|z|ch|sh|us)es$", last):
-        last = last[:-2]
-    elif last.endswith("ies"):
-        last = last[:-3] + "y"
-    elif last.endswith("s") and not last.endswith("ss"):
-        last = last[:-1]
-    return first + space + last
 
 
 def choose(place: Place, masks: Sequence[np.ndarray]) -> int | None:

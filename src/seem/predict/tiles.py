@@ -33,7 +33,16 @@ from seem.predict import everything as everything_mode
 from seem.predict.closer import keep_photo
 from seem.predict.instances import DEFAULT_THRESHOLD, NMS_INSIDE, NMS_IOU
 from seem.predict.panoptic import BEHIND, STUFF_AREA, STUFF_SCORE, Panoptic, PanopticSegment, name_regions
-from seem.predict.scene import Previous, Scene, check_limit, check_list, check_prompts, check_unit, find_vocabulary
+from seem.predict.scene import (
+    SAME_INSTANCE,
+    Previous,
+    Scene,
+    check_limit,
+    check_list,
+    check_prompts,
+    check_unit,
+    find_vocabulary,
+)
 from seem.predict.scene_files import is_integers, make_features, read_header, read_tensors, write_scene
 from seem.predict.segmentation import Segmentation, read_only
 from seem.predict.session import Session
@@ -597,7 +606,7 @@ class TiledScene:
             return single.instances(vocabulary, threshold, limit)
         check_limit(limit)
         found = self._collect(lambda scene: scene.instances(vocabulary, threshold))
-        return self._distinct(found, min(self._network.panoptic_rule.distinct, NMS_IOU))[:limit]
+        return self._distinct(found, SAME_INSTANCE)[:limit]
 
     def everything(
         self,

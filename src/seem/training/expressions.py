@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from seem.words import plural
+
 # {} is the name, {a} its article, {s} its plural.
 NAME_FORMS = ("{}", "{}", "the {}", "{a} {}", "a photo of {a} {}", "{s}")
 PLACES = {
@@ -39,8 +41,6 @@ PLACES = {
     "third from the right": ("third {} from the right", "the third {} from the right"),
 }  # fmt: skip
 RATIO = 1.5  # of areas, for a size to be plain
-_PLURALS = {"person": "people", "sheep": "sheep", "mouse": "mice", "knife": "knives", "man": "men", "woman": "women",
-            "child": "children", "skis": "skis", "scissors": "scissors", "fish": "fish", "leaf": "leaves"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,24 +115,6 @@ def expression(name: str, places: list[str], rng: np.random.Generator) -> str:
 def phrase(form: str, name: str) -> str:
     """A form of `NAME_FORMS` or `PLACES` with a name in it."""
     return form.format(name, a="an" if name[:1].lower() in "aeiou" else "a", s=plural(name))
-
-
-def plural(name: str) -> str:
-    """English, for the names of data sets: "fire hydrants", "buses", "people".
-
-    >>> plural("teddy bear"), plural("bus"), plural("puppy"), plural("person")
-    ('teddy bears', 'buses', 'puppies', 'people')
-    """
-    first, space, last = name.rpartition(" ")
-    if last in _PLURALS:
-        last = _PLURALS[last]
-    elif re.search(r"(s|x|z|ch|sh)$", last):
-        last += "es"
-    elif re.search(r"[^aeiou]y$", last):
-        last = last[:-1] + "ies"
-    else:
-        last += "s"
-    return first + space + last
 
 
 # ---- mirrored photos ----------------------------------------------------------------------------------------------

@@ -274,8 +274,9 @@ async function lookFor(
   await sendReferences([object], others);
   try {
     return await answer();
-  } catch {
-    await sendReferences([object], others, true); // the server may have forgotten the other photo
+  } catch (error) {
+    if (!api.mustUpload(error)) throw error;
+    await sendReferences([object], others, true); // what the server forgot was the other photo
     return answer();
   }
 }
