@@ -5,10 +5,10 @@
 
 Nouns come from WordNet 3.1 (Fellbaum 1998, Princeton University). A word goes to the nearest of the 133 names at or
 above one of its senses; its first sense unless the text encoder says that another is meant. Proper names are left out,
-and so is what the text encoder finds unlike the name. Where WordNet puts a word nowhere near ("kitten" is no cat there),
-it goes to the name that the text encoder finds by far the most like it, of those of the same sort (an animal to an
-animal) whose words are not in it (a doorknob is no door). Words that the records name were learned as they are, and stand
-apart.
+and so is what the text encoder finds unlike the name. Where WordNet puts a word nowhere near ("kitten" is no cat
+there), it goes to the name that the text encoder finds by far the most like it, of those of the same sort (an animal
+to an animal) whose words are not in it (a doorknob is no door). Words that the records name were learned as they are,
+and stand apart.
 """
 
 from __future__ import annotations
@@ -38,14 +38,12 @@ WIDE = (  # they have kinds of all sorts: only words for the same are taken
 )  # fmt: skip
 HUMAN = ("human", 0)  # the animal; WordNet's person is somebody with a character
 FIRST, OTHER = 0.3, 0.5  # least cosine of a word and its name: for its first sense, for others
-ALIKE, APART = (
-    0.7,
-    0.2,
-)  # cosine from which a word goes to a name on that evidence alone, and by how much it is the first
+ALIKE, APART = 0.7, 0.2  # cosine from which a word goes to a name on that alone, and lead over the next name
 COMMON = 0.1  # of the cosine: how much likelier the first sense is
 PEOPLE = (  # of the thousands of kinds of person, those that a photo may be asked for
-    "adult", "athlete", "baby", "batsman", "bicyclist", "boy", "bride", "bridegroom", "bystander", "cameraman", "catcher",
-    "chef", "child", "clown", "cook", "cowboy", "customer", "cyclist", "dancer", "doctor", "driver", "farmer", "father",
+    "adult", "athlete", "baby", "batsman", "bicyclist", "boy", "bride", "bridegroom", "bystander", "cameraman",
+    "catcher", "chef", "child", "clown", "cook", "cowboy", "customer", "cyclist", "dancer", "doctor", "driver",
+    "farmer", "father",
     "fireman", "firefighter", "fisherman", "gentleman", "girl", "golfer", "grandfather", "grandmother", "guy", "hiker",
     "human being", "infant", "jockey", "kid", "lady", "man", "mother", "motorcyclist", "musician", "nurse", "passenger",
     "pedestrian", "photographer", "pilot", "player", "police officer", "policeman", "policewoman", "referee", "rider",
@@ -57,8 +55,8 @@ STEPS = 5  # most levels between a kind and its name
 
 
 class WordNet(NamedTuple):
-    """Nouns: the synsets of each lemma, commonest first; of each synset its words, the synsets above it and its sort (the
-    number of a lexicographer's file, such as animals or artifacts)."""
+    """Nouns: the synsets of each lemma, commonest first; of each synset its words, the synsets above it and its sort
+    (the number of a lexicographer's file, such as animals or artifacts)."""
 
     senses: dict[str, list[int]]
     words: dict[int, list[str]]
@@ -113,7 +111,7 @@ def nearest(net: WordNet, known: dict[int, str], synset: int) -> str | None:
 
 
 def lemmas(net: WordNet) -> dict[str, str]:
-    """Words that may stand in the table, and their lemmas: no proper names, which WordNet writes large, and no COCO name."""
+    """Words that may stand in the table, and their lemmas: no COCO names, no proper ones (WordNet writes them large)."""
     written = {word for words in net.words.values() for word in words}
     named = {lemma.replace("_", " "): lemma for lemma in net.senses if len(lemma) > 2 and lemma in written}
     return {name: lemma for name, lemma in named.items() if name not in COCO_PANOPTIC_NAMES}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import seem
-from benchmarks.make_kinds import candidates, known_synsets, read_wordnet
-from seem.kinds import kind_of
+from benchmarks.make_kinds import candidates, choose, known_synsets, read_wordnet
+from seem.kinds import GROUPS, kind_of, members_of
 from seem.model.seem import SEEM
 from seem.predict.instances import match_probabilities
+from seem.vocabulary import COCO_PANOPTIC_NAMES
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,9 @@ from seem.predict.instances import match_probabilities
         ("the  puppies", ("dog", False)),
         ("lorries", ("truck", False)),
         ("rucksack", ("backpack", False)),
+        ("kitten", ("cat", False)),  # WordNet knows it as a young mammal only
+        ("women", ("person", False)),
+        ("the police officers", ("person", False)),
         ("sofa", ("couch", True)),  # its data have both words
         ("dog", None),
         ("dogs", None),
@@ -33,6 +39,26 @@ from seem.predict.instances import match_probabilities
 )
 def test_kind_of(phrase: str, expected: tuple[str, bool] | None) -> None:
     assert kind_of(phrase) == expected
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [
+        ("pets", ("cat", "dog")),
+        ("a vegetable", ("broccoli", "carrot")),
+        ("table", ("dining table",)),
+        ("wall", ("brick wall", "stone wall", "tiled wall", "wooden wall")),
+        ("dog", ()),  # a hot dog is none
+        ("bears", ()),
+        ("xylem", ()),
+    ],
+)
+def test_members_of(phrase: str, expected: tuple[str, ...]) -> None:
+    assert members_of(phrase) == expected
+
+
+def test_every_member_is_a_name_that_the_model_knows() -> None:
+    assert {name for names in GROUPS.values() for name in names.split(", ")} <= set(COCO_PANOPTIC_NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +94,17 @@ def test_a_name_is_no_evidence_against_its_other_word(network: SEEM) -> None:
     assert sofa > 0.9 and loveseat > 0.9 and zebra < 0.1
 
 
+@torch.no_grad()
+def test_a_word_above_several_names_is_as_likely_as_they_are_together(network: SEEM) -> None:
+    """What looks like a cat through and through is an animal and a pet, and no vehicle; the rest is something else."""
+    cat = network.encode_text(["cat"]).sentence
+    found = match_probabilities(network, cat, ["animal", "vehicle", "couch"])[0]
+    assert float(found[0]) > 0.9 and float(found[1]) < 0.1
+    assert float(found.sum()) == pytest.approx(1, abs=1e-5) and float(found[-1]) < 0.1
+    both = match_probabilities(network, cat, ["animal", "cat"])[0]  # who asks for both is told the nearer name
+    assert float(both[1]) > float(both[0])
+
+
 WORDNET = {
     "index.noun": """\
   1 a line of the licence
@@ -88,7 +125,21 @@ rome n 1 1 @ 1 1 00000050
 }
 
 
-def test_words_come_from_wordnets_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_word_that_wordnet_has_elsewhere_goes_to_a_name_of_its_sort(network: SEEM, tmp_path: Path) -> None:
+    (tmp_path / "index.noun").write_text(
+        "cat n 1 1 @ 1 1 00000010\nkitten n 1 1 @ 1 1 00000020\n"
+        "kitty n 1 1 @ 1 1 00000030\ncatfish n 1 1 @ 1 1 00000020\n"
+    )
+    (tmp_path / "data.noun").write_text(
+        "00000010 05 n 01 cat 0 000 | a cat\n00000020 05 n 02 kitten 0 catfish 0 000 | a young mammal\n"
+        "00000030 21 n 01 kitty 0 000 | a sum of money\n"
+    )
+    net = read_wordnet(tmp_path)
+    assert candidates(net) == {}
+    assert choose(network, net, {}, set()) == {"kitten": "cat"}  # not money, and not what is made of the name
+
+
+def test_words_come_from_wordnets_files(tmp_path: Path) -> None:
     for name, text in WORDNET.items():
         (tmp_path / name).write_text(text)
     net = read_wordnet(tmp_path)

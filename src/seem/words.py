@@ -7,7 +7,8 @@ import re
 _IRREGULAR = {"person": "people", "mouse": "mice", "knife": "knives", "man": "men", "woman": "women",
               "child": "children", "leaf": "leaves", "shelf": "shelves", "loaf": "loaves", "calf": "calves",
               "foot": "feet", "tooth": "teeth", "goose": "geese", "sheep": "sheep", "fish": "fish",
-              "scissors": "scissors", "skis": "skis", "stairs": "stairs", "bus": "buses", "glass": "glasses"}  # fmt: skip
+              "scissors": "scissors", "skis": "skis", "stairs": "stairs", "bus": "buses",
+              "glass": "glasses"}  # fmt: skip
 _SINGULAR = {many: one for one, many in _IRREGULAR.items()}
 
 

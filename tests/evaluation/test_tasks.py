@@ -118,9 +118,9 @@ def test_label(model: Model, coco: Path) -> None:
 
 def test_find_looks_at_classes_with_several_instances(model: Model, tmp_path: Path) -> None:
     dataset = open_dataset(with_two_reds(tmp_path))
-    rows = list(find.evaluate(model, dataset, threshold=0.1))
+    rows = list(find.evaluate(model, dataset))
     assert [(r["name"], r["instances"]) for r in rows] == [("red", 2)]
-    assert all(0.1 <= s <= 1 for s in rows[0]["score"]) and len(rows[0]["score"]) == len(rows[0]["outcome"])
+    assert all(find.LEAST <= s <= 1 for s in rows[0]["score"]) and len(rows[0]["score"]) == len(rows[0]["outcome"])
 
 
 def test_find_figures_by_hand() -> None:

@@ -112,7 +112,8 @@ class CloserLook(nn.Module):
         around: list[Tensor] = []
         for name in ("s16", "s32"):
             flat = maps[name].flatten(2)
-            weight = F.adaptive_avg_pool2d(covered[:, None], maps[name].shape[-2:])[:, 0].flatten(1)
+            size = (maps[name].shape[-2], maps[name].shape[-1])
+            weight = F.adaptive_avg_pool2d(covered[:, None], size)[:, 0].flatten(1)
             for share, to in ((weight, within), (1 - weight, around)):
                 share = share + 1e-6
                 to.append(torch.einsum("np,ndp->nd", share, flat) / share.sum(1, keepdim=True))
