@@ -83,19 +83,10 @@ class CloserLook(nn.Module):
         return torch.cat(parts) if parts else photo.new_zeros(0, self.looked)
 
     def _look(self, encoder: nn.Module, photo: Tensor, masks: Tensor, boxes: Tensor) -> Tensor:
-        crops, covered = self.crops(photo, masks.float(), boxes)
-        return self.pool(encoder(crops), covered, self.where(masks, covered, boxes, photo))
-
-    def crops(self, photo: Tensor, masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """The enlarged squares around boxes: (N, 3, side, side) of the photo and (N, side, side) of the masks.
-
-        Args:
-            photo: (3, H, W)
-            masks: (N, h, w), any numbers; 0 beyond the photo.
-            boxes: (N, 4) as `region_boxes`.
-        """
-        pixels = photo.new_tensor([photo.shape[2], photo.shape[1]])
-        sides = self._sides(photo, boxes)
+        height, width = photo.shape[1:]
+        pixels = photo.new_tensor([width, height])
+        sizes = (boxes[:, 2:] - boxes[:, :2]) * pixels  # (N, 2)
+        sides = sizes.amax(1).clamp_min(SMALLEST * max(height, width)) * self.config.context
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2 * pixels
         squares, inside = [], []
         for mask, centre, side in zip(masks, centres, sides.tolist(), strict=True):
@@ -103,42 +94,29 @@ class CloserLook(nn.Module):
             shrunk = int(side / self.config.side)  # averaging first, where the square is larger than what is seen
             source = F.avg_pool2d(photo[None], shrunk) if shrunk > 1 else photo[None]
             squares.append(F.grid_sample(source, grid, align_corners=False))
-            inside.append(F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0])
-        return torch.cat(squares).contiguous(memory_format=torch.channels_last), torch.stack(inside)
-
-    def pool(self, maps: dict[str, Tensor], covered: Tensor, where: Tensor) -> Tensor:
-        """(N, F): what the encoder's maps of the squares say inside the masks, around them, and in all."""
+            inside.append(F.grid_sample(mask[None, None].float(), grid, align_corners=False)[0, 0])
+        crops = torch.cat(squares).contiguous(memory_format=torch.channels_last)
+        covered = torch.stack(inside)
+        maps = encoder(crops)
         within: list[Tensor] = []
         around: list[Tensor] = []
         for name in ("s16", "s32"):
             flat = maps[name].flatten(2)
-            size = (maps[name].shape[-2], maps[name].shape[-1])
-            weight = F.adaptive_avg_pool2d(covered[:, None], size)[:, 0].flatten(1)
+            weight = F.adaptive_avg_pool2d(covered[:, None], maps[name].shape[-2:])[:, 0].flatten(1)
             for share, to in ((weight, within), (1 - weight, around)):
                 share = share + 1e-6
                 to.append(torch.einsum("np,ndp->nd", share, flat) / share.sum(1, keepdim=True))
-        return torch.cat([*within, maps["s32"].flatten(2).mean(-1), *around, where], 1)
-
-    def where(self, masks: Tensor, covered: Tensor, boxes: Tensor, photo: Tensor) -> Tensor:
-        """(N, GEOMETRY): where regions lie, and how large they are."""
-        pixels = photo.new_tensor([photo.shape[2], photo.shape[1]])
-        sizes = (boxes[:, 2:] - boxes[:, :2]) * pixels
-        return torch.stack(
+        where = torch.stack(
             [
                 (masks.flatten(1).float().mean(1) + 1e-6).log(),
                 (sizes[:, 0] / sizes[:, 1]).log(),
                 covered.flatten(1).mean(1),
-                (sizes.amax(1) / max(photo.shape[1:])).log(),
+                (sizes.amax(1) / max(height, width)).log(),
                 *((boxes[:, :2] + boxes[:, 2:]) / 2).unbind(1),
             ],
             1,
         )
-
-    def _sides(self, photo: Tensor, boxes: Tensor) -> Tensor:
-        """(N,) pixels of the squares' sides."""
-        pixels = photo.new_tensor([photo.shape[2], photo.shape[1]])
-        longer = ((boxes[:, 2:] - boxes[:, :2]) * pixels).amax(1)
-        return longer.clamp_min(SMALLEST * max(photo.shape[1:])) * self.config.context
+        return torch.cat([*within, maps["s32"].flatten(2).mean(-1), *around, where], 1)
 
     def _grid(self, centre: Tensor, side: float, pixels: Tensor) -> Tensor:
         """(1, S, S, 2) sampling positions in -1..1 of a square that may reach over the photo's edge."""
