@@ -111,7 +111,7 @@ def nearest(net: WordNet, known: dict[int, str], synset: int) -> str | None:
 
 
 def lemmas(net: WordNet) -> dict[str, str]:
-    """Words that may stand in the table, and their lemmas: no COCO names, no proper ones (WordNet writes them large)."""
+    """Words that may stand in the table, and their lemmas: no COCO names, no proper ones, which are written large."""
     written = {word for words in net.words.values() for word in words}
     named = {lemma.replace("_", " "): lemma for lemma in net.senses if len(lemma) > 2 and lemma in written}
     return {name: lemma for name, lemma in named.items() if name not in COCO_PANOPTIC_NAMES}

@@ -125,6 +125,15 @@ def test_json_with_out_prints_only_json(run: Run, folder: Path) -> None:
     assert {"a.png", "m.png"} <= files(folder)
 
 
+def test_segment_zooms(run: Run) -> None:
+    _, plain, _ = run("segment", "photo.png", "--click", RED, "--json")
+    code, zoomed, _ = run("segment", "photo.png", "--click", RED, "--zoom", "--json")  # one click does not zoom yet
+    assert code == 0 and json.loads(zoomed)["segments"][0]["mask_rle"] == json.loads(plain)["segments"][0]["mask_rle"]
+    x, y = map(int, RED.split(","))
+    code, boxed, _ = run("segment", "photo.png", "--box", f"{x - 2},{y - 2},{x + 3},{y + 3}", "--zoom", "--json")
+    assert code == 0 and json.loads(boxed)["segments"][0]["area"] > 0
+
+
 def test_prompts_file_gives_several_objects(run: Run, folder: Path) -> None:
     scene = seem.load("fake").encode("photo.png")
     objects = [

@@ -33,6 +33,7 @@ from seem.options import (
     QuickOption,
     TilesOption,
     VocabularyOption,
+    ZoomOption,
     encode,
     input_errors,
     load_model,
@@ -133,6 +134,7 @@ def segment(
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     tiles: TilesOption = None,
+    zoom: ZoomOption = False,
     out: OutOption = None,
     mask_out: MaskOutOption = None,
     json_: JsonOption = False,
@@ -146,6 +148,7 @@ def segment(
     Examples:
       seem segment cat.jpg --click 210,150 --negative 20,30 --out overlay.png
       seem segment cat.jpg --text cat --mask-out mask.png --json
+      seem segment crab.jpg --box 180,110,270,170 --zoom
       seem segment street.jpg --reference car.jpg --reference-box 40,60,300,200
     """
     outputs = _Outputs(image, picture=out, mask=mask_out, default=not json_ and mask_out is None)
@@ -162,7 +165,7 @@ def segment(
     outputs.check_picture(pixels)
     names = parse_names(vocabulary)
     loaded = load_model(model, device)
-    scene = encode(loaded, pixels, tiles)
+    scene = encode(loaded, pixels, tiles, zoom)
     references = {path: encode(loaded, read_image(path)) for path in asked.references}
     if document is None:
         from seem.prompts import Reference

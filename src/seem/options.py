@@ -62,6 +62,12 @@ TilesOption = Annotated[
         "--tiles", metavar="PIXELS", help="Look at a large image in tiles of this side, 1024 say; up to 1e9 pixels."
     ),
 ]
+ZoomOption = Annotated[
+    bool,
+    typer.Option(
+        "--zoom", help="Outline objects in a window of their own, from three clicks on and where something is drawn."
+    ),
+]
 VocabularyOption = Annotated[
     list[str] | None,
     typer.Option("--vocabulary", metavar="A,B,C", help="Names to choose labels from. Default: COCO's 133."),
@@ -335,10 +341,15 @@ def load_model(name: str, device: str) -> Model:
         return seem.load(name, device=device)
 
 
-def encode(model: Model, pixels: np.ndarray, tiles: int | None = None) -> Scene:
-    """`Model.encode` of what the user gave, or with --tiles `Model.encode_large`, which answers the same questions."""
-    with input_errors("" if tiles is None else "--tiles"):
-        return model.encode(pixels) if tiles is None else cast("Scene", model.encode_large(pixels, tile=tiles))
+def encode(model: Model, pixels: np.ndarray, tiles: int | None = None, zoom: bool = False) -> Scene:
+    """`Model.encode` of what the user gave; with --tiles or --zoom `encode_large`, which answers the same questions."""
+    if tiles is None and not zoom:
+        with input_errors():
+            return model.encode(pixels)
+    from seem.predict.tiles import TILE
+
+    with input_errors("--tiles"):
+        return cast("Scene", model.encode_large(pixels, tile=TILE if tiles is None else tiles, zoom=zoom))
 
 
 def print_json(document: dict[str, Any]) -> None:

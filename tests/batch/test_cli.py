@@ -322,6 +322,24 @@ def test_large_images_are_looked_at_in_tiles(run: Run, folder: Path, network: Fa
     assert (code, err.count("\n")) == (2, 1) and "holds a run with tiles 160, not 320" in err
 
 
+def test_what_is_boxed_is_zoomed_into(run: Run, folder: Path, network: FakeNetwork) -> None:
+    from seem.predict.model import Model
+    from seem.prompts import Box
+    from tests.fakes import WEIGHTS
+
+    square = write_large(folder / "large" / "a.png")
+    command = ("large", "--box", "500,300,530,330", "--json", "--out")
+    assert run(*command, "plain")[0] == run(*command, "zoomed", "--zoom")[0] == 0
+    plain, zoomed = (
+        geometry.rle_decode(coco(folder / out)["annotations"][0]["segmentation"]) for out in ("plain", "zoomed")
+    )
+    assert mask_iou(zoomed, square) > max(0.85, mask_iou(plain, square) + 0.2)
+    scene = Model(network, WEIGHTS).encode_large("large/a.png", zoom=True)  # type: ignore[arg-type]
+    assert np.array_equal(zoomed, scene.segment(Box(500, 300, 530, 330)).mask)
+    code, _, err = run(*command, "plain", "--zoom")  # another question than the folder holds
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_tiles_of_everything_and_panoptic(run: Run, folder: Path) -> None:
     square = write_large(folder / "large" / "a.png")
     assert run("large", "--everything", "--points", "4", "--tiles", "160", "--out", "all")[0] == 0
@@ -389,7 +407,11 @@ def test_scenes_are_encoded_once_for_all_runs(run: Run, folder: Path, network: F
         (["photos", "--prompts", "none.jsonl"], "none.jsonl"),
         (["photos", "--text", ""], "--text"),
         (["photos", "--text", "red", "--tiles", "9"], "--tiles: expected 64 pixels or more, got 9"),
-        (["photos", "--text", "red", "--tiles", "256", "--cache", "1GB"], "--cache: expected no --tiles beside it"),
+        (
+            ["photos", "--text", "red", "--tiles", "256", "--cache", "1GB"],
+            "--cache: expected no --tiles or --zoom beside it",
+        ),
+        (["photos", "--click", "5,5", "--zoom", "--cache", "1GB"], "--cache: expected no --tiles or --zoom beside it"),
         (["memory://nowhere/*.jpg", "--text", "red"], "found none"),
     ],
 )

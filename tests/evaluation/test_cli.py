@@ -128,6 +128,13 @@ def test_interactive_json_has_the_agreed_fields(fake: None, folder: Path) -> Non
     assert summary["seconds_per_click"] > 0
 
 
+def test_zoom_is_told_and_measured(fake: None, folder: Path) -> None:
+    command = ["interactive", str(folder), "--prompt", "box", "--limit", "1", "--json"]
+    plain, zoomed = (json.loads(runner.invoke(cli.eval_app, [*command, *more]).stdout) for more in ((), ("--zoom",)))
+    assert zoomed["zoom"] is True and "zoom" not in plain
+    assert zoomed["iou_at"]["1"] > 0.5 and zoomed["iou_at"] != plain["iou_at"]
+
+
 def test_a_table_without_json(fake: None, folder: Path) -> None:
     done = runner.invoke(cli.eval_app, ["interactive", str(folder)])
     assert done.exit_code == 0 and "noc 90" in done.stdout

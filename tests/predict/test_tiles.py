@@ -22,6 +22,7 @@ from seem.model.config import ImageConfig
 from seem.model.seem import ObjectQueries
 from seem.predict.model import Model
 from seem.predict.panoptic import assemble
+from seem.predict.session import Session
 from seem.predict.tiles import (
     OVERLAP,
     Piece,
@@ -210,6 +211,75 @@ def test_a_tiny_object_is_looked_at_closely_and_its_window_is_kept(model: Model,
     again = tiled.segment(Click(337, 229), previous=result)
     assert tiled.encoded == before
     assert isinstance(again, TiledSegmentation) and again.window == result.window
+
+
+# ---- zoom ---------------------------------------------------------------------------------------------------------
+
+CLICKS = (Click(150, 140), Click(110, 100), Click(190, 180))  # on the red square, which is not tiny
+
+
+@pytest.fixture
+def zoomed(model: Model, picture: np.ndarray) -> TiledScene:
+    return model.encode_large(picture, zoom=True)
+
+
+def test_the_third_click_zooms_in_and_later_ones_cost_no_encoding(
+    model: Model, zoomed: TiledScene, picture: np.ndarray
+) -> None:
+    scene = model.encode(picture)
+    one, two = zoomed.segment(CLICKS[0]), zoomed.segment(*CLICKS[:2])
+    assert np.array_equal(one.mask, scene.segment(CLICKS[0]).mask) and zoomed.encoded == 1
+    three = zoomed.segment(*CLICKS, previous=two)
+    assert isinstance(three, TiledSegmentation) and zoomed.encoded == 2
+    x0, y0, x1, y1 = three.window
+    assert x0 < RED[0] < RED[2] < x1 and y0 < RED[1] < RED[3] < y1 and x1 - x0 < WIDTH / 2
+    coarse = scene.segment(*CLICKS, previous=scene.segment(*CLICKS[:2]))
+    assert mask_iou(three.mask, box_mask(RED)) > max(0.9, mask_iou(coarse.mask, box_mask(RED)))
+    four = zoomed.segment(*CLICKS, Click(60, 140, positive=False), previous=three)
+    assert isinstance(four, TiledSegmentation) and four.window == three.window and zoomed.encoded == 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "zooms"),
+    [
+        ([Box(*RED)], True),
+        ([Scribble(((120, 110), (180, 170)))], True),
+        ([Polygon(((100, 90), (200, 90), (200, 190), (100, 190)))], True),
+        ([Mask(box_mask(RED))], True),
+        ([Text("red"), *CLICKS], True),
+        ([Text("red")], False),  # which thing is meant counts, not yet its outline
+        ([Text("red"), CLICKS[0]], False),
+        (list(CLICKS[:2]), False),
+        ([Box(20, 20, 620, 460)], False),  # it leaves no room
+    ],
+    ids=lambda value: "+".join(type(p).__name__ for p in value) if isinstance(value, list) else str(value),
+)
+def test_what_is_zoomed_into(zoomed: TiledScene, prompts: list[Any], zooms: bool) -> None:
+    result = zoomed.segment(*prompts)
+    assert isinstance(result, TiledSegmentation) and (result.window != (0, 0, WIDTH, HEIGHT)) == zooms
+    if zooms:
+        assert mask_iou(result.mask, box_mask(RED)) > 0.9
+        assert zoomed.label(result, vocabulary=["red", "blue"])[0][0] == "red"
+
+
+def test_a_zoomed_scene_answers_the_rest_as_a_scene(model: Model, zoomed: TiledScene, picture: np.ndarray) -> None:
+    scene = model.encode(picture)
+    for a, b in zip(scene.find("red"), zoomed.find("red"), strict=True):
+        assert np.array_equal(a.mask, b.mask)
+    assert np.array_equal(scene.panoptic().map, zoomed.panoptic().map)
+    grown = zoomed.segment(*CLICKS, previous=zoomed.find("red")[0])  # what a scene answered is remembered
+    assert mask_iou(grown.mask, box_mask(RED)) > 0.9
+
+
+def test_zoomed_sessions_replay_and_files_remember_it(model: Model, zoomed: TiledScene, picture: np.ndarray) -> None:
+    session = zoomed.session()
+    for click in CLICKS:
+        result = session.add(1, click)
+    assert isinstance(result, TiledSegmentation) and result.window[2] - result.window[0] < WIDTH / 2
+    again = Session.replay(model.encode_large(picture, zoom=True), session.log())  # type: ignore[arg-type]
+    assert np.array_equal(again.objects[1].result.mask, result.mask)
+    loaded = TiledScene.from_bytes(zoomed.to_bytes(), model, picture)
+    assert isinstance(found := loaded.segment(*CLICKS), TiledSegmentation) and found.window == result.window
 
 
 def test_rounds_remember_and_sessions_work(tiled: TiledScene) -> None:

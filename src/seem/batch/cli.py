@@ -22,6 +22,7 @@ from seem.options import (
     QuickOption,
     TilesOption,
     VocabularyOption,
+    ZoomOption,
     encode,
     input_errors,
     load_model,
@@ -76,6 +77,7 @@ def batch(
     quick: QuickOption = False,
     points: Annotated[int | None, typer.Option(help="Clicks a side of --everything.")] = None,
     tiles: TilesOption = None,
+    zoom: ZoomOption = False,
     kind: Annotated[str, typer.Option("--format", metavar="coco|parquet|png", help="What is written.")] = "coco",
     shard_size: Annotated[int, typer.Option(min=1, help="Photos of a file of results.")] = 500,
     engine: Annotated[str, typer.Option(metavar="local|ray", help="Where the work is done.")] = "local",
@@ -121,7 +123,7 @@ def batch(
         raise InputError(
             f"expected one of: prompts such as --text, --prompts FILE, --panoptic, --everything; got {got}"
         )
-    _check_tiles(tiles, cache)
+    _check_windows(tiles, zoom, cache)
     options = _options(panoptic, everything, threshold, limit, points, quick)
     names = parse_names(vocabulary)
     scenes_at = _open_cache(cache, cache_dir)
@@ -151,6 +153,7 @@ def batch(
         vocabulary=names,
         options=options,
         tiles=tiles,
+        zoom=zoom,
         references={s.digest: s.to_bytes() for s in scenes.values()},
     )
     store = _open_store(out, job, loaded, own, kind, shard_size)
@@ -186,15 +189,14 @@ def _options(
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _check_tiles(tiles: int | None, cache: str | None) -> None:
-    if tiles is None:
-        return
-    from seem.predict.tiles import SMALLEST_TILE
+def _check_windows(tiles: int | None, zoom: bool, cache: str | None) -> None:
+    if tiles is not None:
+        from seem.predict.tiles import SMALLEST_TILE
 
-    if tiles < SMALLEST_TILE:
-        raise InputError(f"--tiles: expected {SMALLEST_TILE} pixels or more, got {tiles}")
-    if cache is not None:
-        raise InputError("--cache: expected no --tiles beside it; parts of large images are not cached")
+        if tiles < SMALLEST_TILE:
+            raise InputError(f"--tiles: expected {SMALLEST_TILE} pixels or more, got {tiles}")
+    if cache is not None and (tiles is not None or zoom):
+        raise InputError("--cache: expected no --tiles or --zoom beside it; parts of images are not cached")
 
 
 def _objects(drawn: list[Any], texts: list[Any], pairs: list[tuple[Scene, Any]]) -> Objects:

@@ -51,6 +51,7 @@ class Job:
         vocabulary: names for labels; of "panoptic", what the photo is divided into. None: COCO's, and the model's own.
         options: keyword arguments of `Scene.find`, `panoptic` or `everything`.
         tiles: pixels of a tile's side, where photos are looked at as large images; see `Model.encode_large`.
+        zoom: of `Model.encode_large`.
         references: other photos that prompts show regions of: digest -> `Scene.to_bytes`.
     """
 
@@ -62,12 +63,13 @@ class Job:
     vocabulary: Sequence[str | tuple[str, str]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     tiles: int | None = None
+    zoom: bool = False
     references: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def identity(self) -> dict[str, Any]:
         """All that decides the results, as JSON; not where they are computed."""
         names = None if self.vocabulary is None else [list(n) if isinstance(n, tuple) else n for n in self.vocabulary]
-        return {
+        made: dict[str, Any] = {
             "kind": self.kind,
             "weights": self.weights,
             "objects": self.objects,
@@ -75,6 +77,12 @@ class Job:
             "options": dict(self.options),
             "tiles": self.tiles,
         }
+        return made | {"zoom": True} if self.zoom else made  # folders of before it can still be gone on with
+
+    @property
+    def in_windows(self) -> bool:
+        """Whether photos are encoded part by part, as `Model.encode_large` does."""
+        return self.tiles is not None or self.zoom
 
     def categories(self, model: Model, phrases: Sequence[str] = ()) -> list[dict[str, Any]]:
         """COCO's list of categories: every name that a result may get, in a fixed order."""

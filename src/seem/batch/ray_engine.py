@@ -105,11 +105,11 @@ def run_ray(
     most = workers or _fitting(resources, gpu)
     share = LIGHT if job.kind == "prompts" else 1
     data = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-        Encode if job.tiles is None else Both, batch_size=None, concurrency=(1, most),
+        Both if job.in_windows else Encode, batch_size=None, concurrency=(1, most),
         fn_constructor_args=(encode_job, os.getcwd(), scenes_at), num_gpus=1 if gpu else None,
         num_cpus=None if gpu else 1,
     )  # fmt: skip
-    if job.tiles is None:
+    if not job.in_windows:
         data = data.map_batches(
             Decode, batch_size=None, concurrency=(1, most), num_cpus=share,
             fn_constructor_args=(decode_job, os.getcwd(), None),

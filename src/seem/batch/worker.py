@@ -76,8 +76,10 @@ class Worker:
         """Encode and decode one photo."""
         if loaded.error:
             return error_row(loaded.item, loaded.error)
-        if self.job.tiles is not None:
-            return self.decode(loaded.item, self.model.encode_large(loaded.pixels, self.job.tiles, tiles.MAX_PIXELS))
+        if self.job.in_windows:
+            tile = tiles.TILE if self.job.tiles is None else self.job.tiles
+            large = self.model.encode_large(loaded.pixels, tile, tiles.MAX_PIXELS, zoom=self.job.zoom)
+            return self.decode(loaded.item, large)
         try:
             scene = Scene.from_bytes(self.encode(loaded), self.model)
         except ValueError:  # a broken file of the cache

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seem.options import ZoomOption
+
 if TYPE_CHECKING:
     from seem.evaluation.datasets import Dataset
     from seem.evaluation.pictures import Show
@@ -167,6 +169,7 @@ def interactive(
     prompt: FirstPrompt = "click",
     robot: Annotated[str, typer.Option(help="Who clicks: standard, or seem as in SEEM's own evaluation.")] = "standard",
     jitter: Annotated[bool, typer.Option("--jitter", help="Also an unsteady hand: Gaussian, 5 % of √area.")] = False,
+    zoom: ZoomOption = False,
     min_area: MinArea = 0.0,
     seed: Seed = 0,
 ) -> None:
@@ -182,12 +185,9 @@ def interactive(
     if jitter and robot != "standard":
         raise ValueError(f"--jitter: expected the standard robot, the hand of {robot!r} is steady")
     sigma = JITTER if jitter else 0.0
-    settings = {"prompt": prompt, "robot": robot, "jitter": sigma, "min_area": min_area, "seed": seed}
-    run(
-        "interactive",
-        settings,
-        lambda m, d: task.evaluate(m, d, prompt=prompt, robot=robot, jitter=sigma, min_area=min_area, seed=seed),
-    )
+    options: dict[str, Any] = {"prompt": prompt, "robot": robot, "jitter": sigma, "min_area": min_area, "seed": seed}
+    options |= {"zoom": True} if zoom else {}
+    run("interactive", dict(options), lambda m, d: task.evaluate(m, d, **options))
 
 
 @measures

@@ -11,7 +11,7 @@ import itertools
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -44,6 +44,7 @@ def evaluate(
     jitter: float = 0.0,
     min_area: float = 0.0,
     seed: int = 0,
+    zoom: bool = False,
 ) -> Iterator[Row]:
     """Rows of {"image", "key", "area", "encode_seconds", "robot", "iou", "score", "seconds"}, one per object, the last
     three curves over the rounds; with jitter also "jittered", the same three for an unsteady hand.
@@ -54,12 +55,13 @@ def evaluate(
         jitter: of the unsteady hand, in units of sqrt(area); see `Robot`. 0 leaves it out.
         min_area: leave out objects that cover less than this share of the image.
         seed: of the jitter; each object has its own generator, so that any subset gives the same rows.
+        zoom: of `Model.encode_large`.
     """
     if robot not in STOP:
         raise ValueError(f"robot: expected {' or '.join(STOP)}, got {robot!r}")
     if jitter and robot != standard.NAME:
         raise ValueError(f"jitter: expected the {standard.NAME} robot, the hand of {robot!r} is steady")
-    for scene, target, row in objects(model, dataset, min_area):
+    for scene, target, row in objects(model, dataset, min_area, zoom):
         user = make_robot(robot, target)
         row |= {"robot": robot} | segment_with_robot(
             scene, target, user, first_prompt(prompt, target.mask, user), STOP[robot]
@@ -72,11 +74,16 @@ def evaluate(
         yield row
 
 
-def objects(model: Model, dataset: Dataset, min_area: float = 0.0) -> Iterator[tuple[Scene, Target, Row]]:
-    """Every object that is no crowd, on its encoded photo, with the row {"image", "key", "area", "encode_seconds"}."""
+def objects(
+    model: Model, dataset: Dataset, min_area: float = 0.0, zoom: bool = False
+) -> Iterator[tuple[Scene, Target, Row]]:
+    """Every object that is no crowd, on its encoded photo, with the row {"image", "key", "area", "encode_seconds"}.
+
+    With zoom a photo, and every window of it, is encoded in the round that asks for it, and is part of its time.
+    """
     for photo in dataset.photos:
         began = time.perf_counter()
-        scene = model.encode(photo.path)
+        scene = cast("Scene", model.encode_large(photo.path, zoom=True)) if zoom else model.encode(photo.path)
         seconds = round(time.perf_counter() - began, 5)
         for target in photo.targets(scene.size):
             area = float(target.mask.mean())

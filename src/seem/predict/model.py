@@ -85,8 +85,10 @@ class Model:
         tile: int = tiles.TILE,
         max_pixels: int = tiles.MAX_PIXELS,
         cache_bytes: int = tiles.CACHE_BYTES,
+        zoom: bool = False,
     ) -> TiledScene:
-        """Open an image that is far larger than a photo: its parts are encoded as they are asked for.
+        """Open an image that is far larger than a photo, or a photo to zoom into: its parts are encoded as they are
+        asked for.
 
         Args:
             image: as in `encode`.
@@ -94,6 +96,8 @@ class Model:
                 see smaller things, and there are more of them.
             max_pixels: the most pixels that the image may have.
             cache_bytes: of encoded tiles that are kept in memory.
+            zoom: outline objects in a window of their own, from their third click on and where something is drawn. It
+                costs another encoding for each, and the rounds after it none; small and thin things gain (docs).
 
         Raises:
             seem.ImageError, TypeError: as `encode`.
@@ -105,7 +109,7 @@ class Model:
         """
         if isinstance(tile, bool) or not isinstance(tile, int) or tile < tiles.SMALLEST_TILE:
             raise ValueError(f"tile: expected a whole number of pixels from {tiles.SMALLEST_TILE}, got {tile!r}")
-        return tiles.TiledScene(self, images.load_image(image, max_pixels), tile, cache_bytes)
+        return tiles.TiledScene(self, images.load_image(image, max_pixels), tile, cache_bytes, zoom)
 
     def encode_batch(self, images: Sequence[object], batch_size: int | None = None) -> list[Scene]:
         """Encode several images; the same as `encode` on each, up to rounding.

@@ -8,6 +8,9 @@ An object is looked at in a window that it fits into with room around it, so its
 its own. What touches the edge of a window that is not the image's edge is cut there, and is left to the next level,
 whose windows are twice as large; so no result ends at a seam. Tiny things are looked at again in a smaller window.
 
+With `zoom` anything that leaves room in its window is looked at again in one around it, as soon as its outline is what
+counts (ZoomIn of Sofiiuk et al., arXiv 2102.06583): that is worth an encoding for photos, too, which are one window.
+
 Encoded windows are kept up to a budget of bytes and encoded again when they are needed again: the same bits.
 """
 
@@ -64,6 +67,8 @@ ROOM = 2  # a window is at least so many times as large as what a prompt says of
 TINY, ZOOMED = 8, 4  # what is less than 1/8 of its window is looked at again, in a window 4 times its size or more
 KIND = "tiled"  # of a scene's file
 ENLARGED = 4  # encoded pixels for a pixel, at most
+ROOM_AROUND, CLOSE = 0.25, 0.75  # of an object's longer side around it, and most of a window's side to zoom in
+ZOOM_FROM = 3  # clicks of an object, from which on its outline counts; anything drawn counts at once
 AGREED = 0.3  # a zoomed window counts if its IoU with the first is at least that
 COARSER = 0.95  # what a score is worth in a window twice as large
 FAR = -20.0  # the logit of what a window does not show
@@ -288,7 +293,7 @@ class _Object:
     extent: Window | None  # of its positive prompts on this image
     window: Window
     memory: TiledSegmentation | np.ndarray | None
-    settled: bool = False  # not to be looked at more closely
+    settled: bool = False  # not to be looked at more closely because it is tiny
     zoomed: bool = False  # the window is one that was zoomed into
     result: TiledSegmentation | None = field(default=None)
 
@@ -303,13 +308,21 @@ class TiledScene:
         levels: the windows of each level, see `pyramid`.
     """
 
-    def __init__(self, model: Model, pixels: np.ndarray, tile: int = TILE, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        model: Model,
+        pixels: np.ndarray,
+        tile: int = TILE,
+        cache_bytes: int = CACHE_BYTES,
+        zoom: bool = False,
+    ) -> None:
         self._model, self._network, self._pixels = model, model.network, pixels
         self.digest = images.digest(pixels)
         self.weights = model.weights
         self.geometry = self._sizes((0, 0, pixels.shape[1], pixels.shape[0]))
         self.levels = pyramid(self.size, tile)
         self._tile = tile
+        self._zoom = zoom
         self._budget = cache_bytes
         self._scenes: OrderedDict[Window, tuple[Scene, int]] = OrderedDict()
         self._bytes = 0
@@ -383,7 +396,7 @@ class TiledScene:
         window; if it is tiny, in a smaller one. In a later round it stays in the window of the round before. A text
         alone is looked for in all windows; a region of another image alone, in the whole image at once.
         """
-        if (single := self._single) is not None:
+        if (single := self._single) is not None and not self._zoom:
             return single.segment(*prompts, previous=previous, vocabulary=vocabulary, label=label)
         return self._segment([self._object(prompts, previous, "")], vocabulary, label)[0]
 
@@ -395,7 +408,7 @@ class TiledScene:
         label: bool = True,
     ) -> list[Segmentation]:
         """Segment several objects; those that share a window share a decode. As `Scene.segment_all`."""
-        if (single := self._single) is not None:
+        if (single := self._single) is not None and not self._zoom:
             return single.segment_all(objects, previous, vocabulary, label)
         check_list("objects", objects, "a list of lists of prompts")
         if previous is not None and len(previous) != len(objects):
@@ -408,7 +421,7 @@ class TiledScene:
 
     def candidates(self, *prompts: Prompt, previous: Previous | None = None) -> list[Segmentation]:
         """As `Scene.candidates`, in the window that `segment` would begin with."""
-        if (single := self._single) is not None:
+        if (single := self._single) is not None and not self._zoom:
             return single.candidates(*prompts, previous=previous)
         item = self._object(prompts, previous, "")
         scene = self.scene(item.window)
@@ -522,8 +535,13 @@ class TiledScene:
             item.memory = None if isinstance(item.memory, np.ndarray) else item.memory
             item.window = self._window(around, side * 2)
             return True
-        target = self._network.config.image.target
-        closest = max(target // ENLARGED, 32)
+        closest = max(self._network.config.image.target // ENLARGED, 32)
+        if self._zoom and _is_outlined(item.prompts):
+            near = self._window_around(around, closest)
+            if _length(near) > CLOSE * side:
+                return False
+            item.zoomed, item.memory, item.window = True, result, near
+            return True
         nearer = self._tile
         while nearer >= 2 * max(ZOOMED * _length(around), closest):
             nearer //= 2
@@ -531,6 +549,18 @@ class TiledScene:
             return False
         item.zoomed, item.memory, item.window = True, result, self._window(around, nearer)
         return True
+
+    def _window_around(self, box: Window, least: int) -> Window:
+        """A box with room around it, as far as the image goes."""
+        room = max(ROOM_AROUND * _length(box), (least - _length(box)) / 2)
+        x0, y0, x1, y1 = box
+        width, height = self.size
+        return (
+            max(0, int(x0 - room)),
+            max(0, int(y0 - room)),
+            min(width, int(np.ceil(x1 + room))),
+            min(height, int(np.ceil(y1 + room))),
+        )
 
     def _memory(self, item: _Object, scene: Scene) -> np.ndarray | None:
         """What is remembered of an object, as logits of the window that it is looked at in."""
@@ -658,11 +688,11 @@ class TiledScene:
         self, mask: np.ndarray | Mask | Segmentation, vocabulary: VocabularyLike | None = None, top: int = 5
     ) -> list[tuple[str, float]]:
         """The most likely names of a region; as `Scene.label`."""
-        if (single := self._single) is not None:
-            return single.label(mask, vocabulary, top)
         if isinstance(mask, TiledSegmentation):
             local = Segmentation(**{f.name: getattr(mask, f.name) for f in dataclasses.fields(Segmentation)})
             return self.scene(mask.window).label(local, vocabulary, top)
+        if (single := self._single) is not None:
+            return single.label(mask, vocabulary, top)
         prompt = mask if isinstance(mask, Mask) else Mask(cast(Any, mask))
         checked = cast(Mask, check(prompt, self.size, "mask"))
         box = cast(Window, geometry.box_of(checked.array))
@@ -738,6 +768,7 @@ class TiledScene:
             "image": self.digest,
             "original": self.size,
             "tile": self._tile,
+            "zoom": self._zoom,
             "windows": [window for window, _ in kept],
         }
         tensors = {f"{i}/{k}": t for i, (_, scene) in enumerate(kept) for k, t in scene._features.to_tensors().items()}
@@ -774,7 +805,9 @@ class TiledScene:
         pixels = images.load_image(image, max_pixels)
         if (found := images.digest(pixels)) != header["image"]:
             raise ValueError(f"image: expected the one of the scene, {header['image'][:15]}…, got {found[:15]}…")
-        made = cls(model, pixels, cast(int, tile), cache_bytes)
+        if not isinstance(zoom := header.get("zoom", False), bool):
+            raise ValueError(f"scene: expected zoom to be true or false, got {zoom!r:.80}")
+        made = cls(model, pixels, cast(int, tile), cache_bytes, zoom)
         parts: list[dict[str, Tensor]] = [{} for _ in windows]
         for name, tensor in read_tensors(data).items():
             number, _, part = name.partition("/")
@@ -809,6 +842,12 @@ def _is_window(value: object, size: tuple[int, int]) -> bool:
         return False
     x0, y0, x1, y1 = cast(list[int], value)
     return 0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]
+
+
+def _is_outlined(prompts: Sequence[Prompt]) -> bool:
+    """Whether prompts say so much of an object that its outline is what is left to tell."""
+    clicks = sum(isinstance(prompt, Click) for prompt in prompts)
+    return clicks >= ZOOM_FROM or any(isinstance(prompt, (Box, Scribble, Polygon, Mask)) for prompt in prompts)
 
 
 def _is_cut(mask: np.ndarray, window: Window, size: tuple[int, int]) -> bool:
