@@ -6,8 +6,9 @@
 For every class in a photo and five that are not, every proposed region is a row: does it overlap an instance by half or
 more? A logistic regression on logit(named), logit(presence), logit(predicted IoU) and logit(coverage) is fitted; its
 bias is then moved so that a score of 0.5 answers 8 % of the absent names. The second weights make the score of
-`segment(Text)` as near as they can to the IoU of its mask, for classes with one instance. Prints the weights and, at
-several thresholds, the IoU of the best region for a class's only instance and how often an absent name is answered.
+`segment(Text)`, which chooses from fewer regions, as near as they can to the IoU of its mask, for classes with one
+instance. Prints the weights and, at several thresholds, the IoU of the best region for a class's only instance and how
+often an absent name is answered.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import numpy as np
 import torch
 
 import seem
-from seem.evaluation.datasets import open_dataset, read_only
+from seem.evaluation.datasets import Target, open_dataset, read_only
 from seem.evaluation.text import absent_names
 from seem.predict.instances import likeliest, match_phrase
+from seem.predict.scene import Scene
 
 ANSWERED = 0.08  # share of absent names that may find an answer at a score of 0.5
 
@@ -33,51 +35,49 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, Any]]:  # type: i
     targets = [t for t in photo.targets(scene.size) if t.mask.any()]
     present = {t.name for t in targets}
     out: list[dict[str, Any]] = []
-    h, w = scene.geometry.mask_size
     for name in [*sorted(n for n in present if n), *absent_names(names, present, photo.key, 0)]:
-        with torch.no_grad():
-            found = scene._see(name)
-            named = match_phrase(model.network, found, name).named
-        assert found.presence is not None and found.coverage is not None
         instances = [t for t in targets if t.name == name and not t.crowd]
         if len(instances) != sum(t.name == name for t in targets):
             continue  # a crowd: nobody knows what is right
-        iou = np.zeros((len(named), max(1, len(instances))), np.float32)
-        masks = (found.logits > 0).flatten(1)
-        if instances:
-            small = torch.stack(
-                [torch.from_numpy(np.array(scene.geometry.mask_to_encoded(t.mask))).float() for t in instances]
-            )
-            truth = torch.nn.functional.interpolate(small[:, None], (h, w), mode="area")[:, 0].flatten(1) > 0.5
-            keep = truth.any(1)
-            both = masks.float() @ truth.float().T
-            union = masks.sum(1)[:, None] + truth.sum(1)[None] - both
-            iou[:, : len(instances)] = (both / union.clamp(min=1)).numpy() * keep.numpy()
-        features = (
-            torch.stack([named, found.presence, found.scores, found.coverage]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
-        )
-        out.append(
-            {
-                "name": name,
-                "present": bool(instances),
-                "x": features,
-                "iou": iou,
-                "n": len(instances),
-            }
-        )
+        row = {"name": name, "present": bool(instances), "n": len(instances)}
+        row["x"], row["iou"] = evidence(scene, name, instances)
+        if len(instances) == 1:  # what `segment(Text)` chooses from
+            row["quick"] = evidence(scene, name, instances, quick=True)
+        out.append(row)
     return out
 
 
-def scores_of(row: dict[str, Any], weights: list[float]) -> torch.Tensor:
-    return (torch.from_numpy(row["x"]) @ torch.tensor(weights[:-1]) + weights[-1]).sigmoid()
+def evidence(scene: Scene, name: str, instances: list[Target], quick: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, 4) logits of the evidence that each region is what a name means, and (Q, instances or 1) IoUs."""
+    with torch.no_grad():
+        found = scene._see(name, quick)
+        named = match_phrase(scene._network, found, name).named
+    assert found.presence is not None and found.coverage is not None
+    iou = np.zeros((len(named), max(1, len(instances))), np.float32)
+    masks = (found.logits > 0).flatten(1)
+    if instances:
+        small = torch.stack(
+            [torch.from_numpy(np.array(scene.geometry.mask_to_encoded(t.mask))).float() for t in instances]
+        )
+        shrunk = torch.nn.functional.interpolate(small[:, None], scene.geometry.mask_size, mode="area")
+        truth = shrunk[:, 0].flatten(1) > 0.5
+        both = masks.float() @ truth.float().T
+        union = masks.sum(1)[:, None] + truth.sum(1)[None] - both
+        iou[:] = (both / union.clamp(min=1)).numpy() * truth.any(1).numpy()
+    x = torch.stack([named, found.presence, found.scores, found.coverage]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
+    return x, iou
+
+
+def scores_of(x: np.ndarray, weights: list[float]) -> torch.Tensor:
+    return (torch.from_numpy(x) @ torch.tensor(weights[:-1]) + weights[-1]).sigmoid()
 
 
 def fit_score(rows: list[dict[str, Any]], match: list[float], steps: int = 2000) -> tuple[list[float], float]:
     """Weights of a phrase's answer, and the mean |score - IoU| that they leave."""
-    single = [r for r in rows if r["n"] == 1]
-    answers = [likeliest(scores_of(r, match)) for r in single]
-    x = torch.from_numpy(np.stack([r["x"][q] for r, q in zip(single, answers, strict=True)]))
-    y = torch.tensor([float(r["iou"][q].max()) for r, q in zip(single, answers, strict=True)])
+    single = [r["quick"] for r in rows if r["n"] == 1]
+    answers = [likeliest(scores_of(x, match)) for x, _ in single]
+    x = torch.from_numpy(np.stack([each[q] for (each, _), q in zip(single, answers, strict=True)]))
+    y = torch.tensor([float(iou[q].max()) for (_, iou), q in zip(single, answers, strict=True)])
     weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], requires_grad=True)
     optimizer = torch.optim.Adam([weights], 0.02)
     for _ in range(steps):
@@ -113,7 +113,7 @@ def report(rows: list[dict[str, Any]], weights: list[float]) -> list[dict[str, f
         single: list[float] = []
         wrong, absent = 0, 0
         for r in rows:
-            score = scores_of(r, weights)
+            score = scores_of(r["x"], weights)
             best = int(score.argmax())
             answered = bool(score[best] >= threshold)
             if r["present"]:

@@ -444,7 +444,10 @@ class TiledScene:
         for box in extents[1:]:
             extent = _union(extent, box)
         if isinstance(memory, TiledSegmentation) and _holds(memory.window, extent):
-            return _Object(checked, extent, memory.window, memory, settled=True)
+            window = memory.window
+            if self._zoom and _is_outlined(checked):
+                window = self._near(extent, window) or window
+            return _Object(checked, extent, window, memory, settled=True)
         if isinstance(memory, np.ndarray):
             return _Object(checked, extent, self._whole, memory, settled=True)
         return _Object(checked, extent, self._roomy_window(extent), memory)
@@ -535,13 +538,12 @@ class TiledScene:
             item.memory = None if isinstance(item.memory, np.ndarray) else item.memory
             item.window = self._window(around, side * 2)
             return True
-        closest = max(self._network.config.image.target // ENLARGED, 32)
         if self._zoom and _is_outlined(item.prompts):
-            near = self._window_around(around, closest)
-            if _length(near) > CLOSE * side:
+            if (near := self._near(around, window)) is None:
                 return False
             item.zoomed, item.memory, item.window = True, result, near
             return True
+        closest = self._closest
         nearer = self._tile
         while nearer >= 2 * max(ZOOMED * _length(around), closest):
             nearer //= 2
@@ -550,17 +552,18 @@ class TiledScene:
         item.zoomed, item.memory, item.window = True, result, self._window(around, nearer)
         return True
 
-    def _window_around(self, box: Window, least: int) -> Window:
-        """A box with room around it, as far as the image goes."""
-        room = max(ROOM_AROUND * _length(box), (least - _length(box)) / 2)
-        x0, y0, x1, y1 = box
-        width, height = self.size
-        return (
-            max(0, int(x0 - room)),
-            max(0, int(y0 - room)),
-            min(width, int(np.ceil(x1 + room))),
-            min(height, int(np.ceil(y1 + room))),
-        )
+    @property
+    def _closest(self) -> int:
+        """Pixels of the smallest window's side."""
+        return max(self._network.config.image.target // ENLARGED, 32)
+
+    def _near(self, box: Window, window: Window) -> Window | None:
+        """A box with room around it, as far as the image goes; None if that is not much less than a window."""
+        room = max(ROOM_AROUND * _length(box), (self._closest - _length(box)) / 2)
+        x0, y0 = (max(0, int(start - room)) for start in box[:2])
+        x1, y1 = (min(end, int(np.ceil(stop + room))) for end, stop in zip(self.size, box[2:], strict=True))
+        near = x0, y0, x1, y1
+        return near if _length(near) <= CLOSE * _length(window) else None
 
     def _memory(self, item: _Object, scene: Scene) -> np.ndarray | None:
         """What is remembered of an object, as logits of the window that it is looked at in."""
