@@ -130,8 +130,10 @@ def test_segment_zooms(run: Run) -> None:
     code, zoomed, _ = run("segment", "photo.png", "--click", RED, "--zoom", "--json")  # one click does not zoom yet
     assert code == 0 and json.loads(zoomed)["segments"][0]["mask_rle"] == json.loads(plain)["segments"][0]["mask_rle"]
     x, y = map(int, RED.split(","))
-    code, boxed, _ = run("segment", "photo.png", "--box", f"{x - 2},{y - 2},{x + 3},{y + 3}", "--zoom", "--json")
-    assert code == 0 and json.loads(boxed)["segments"][0]["area"] > 0
+    box = ("--box", f"{x - 2},{y - 2},{x + 3},{y + 3}", "--zoom", "--out", "zoomed.png")
+    code, boxed, err = run("segment", "photo.png", *box, "--json")
+    assert code == 0, err
+    assert json.loads(boxed)["segments"][0]["area"] > 0 and Path("zoomed.png").stat().st_size
 
 
 def test_prompts_file_gives_several_objects(run: Run, folder: Path) -> None:

@@ -262,6 +262,16 @@ def test_what_is_zoomed_into(zoomed: TiledScene, prompts: list[Any], zooms: bool
         assert zoomed.label(result, vocabulary=["red", "blue"])[0][0] == "red"
 
 
+def test_what_was_seen_in_a_window_is_drawn_on_the_whole_picture(zoomed: TiledScene, picture: np.ndarray) -> None:
+    result = zoomed.segment(Box(*RED))
+    drawn = np.asarray(seem.draw(picture, result))
+    changed = (drawn != picture).any(-1)
+    assert drawn.shape == picture.shape and changed[RED[1] + 20 : RED[3] - 20, RED[0] + 20 : RED[2] - 20].all()
+    assert not changed[400:, 500:].any()
+    with pytest.raises(ValueError, match="expected 640x480 as the result"):
+        seem.draw(picture[:100], result)
+
+
 def test_a_zoomed_scene_answers_the_rest_as_a_scene(model: Model, zoomed: TiledScene, picture: np.ndarray) -> None:
     scene = model.encode(picture)
     for a, b in zip(scene.find("red"), zoomed.find("red"), strict=True):

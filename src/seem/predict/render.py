@@ -64,7 +64,7 @@ def draw(
     pixels = images.load_image(image)
     size = (pixels.shape[1], pixels.shape[0])
     results = [] if isinstance(result, Panoptic) else [result] if isinstance(result, Segmentation) else list(result)
-    for expected in [result.size] if isinstance(result, Panoptic) else [r.geometry.original for r in results]:
+    for expected in [result.size] if isinstance(result, Panoptic) else [r.mask.shape[::-1] for r in results]:
         if expected != size:
             raise ValueError(f"image: expected {expected[0]}x{expected[1]} as the result, got {size[0]}x{size[1]}")
     canvas = _Canvas(pixels)
