@@ -37,6 +37,8 @@ numbers: $(VENV)/.installed-dev
 	mkdir -p numbers
 	$(BIN)/seem eval interactive $(SEEM_DATA)/grabcut --jitter --json > numbers/interactive-grabcut.json
 	$(BIN)/seem eval interactive $(SEEM_DATA)/grabcut --prompt box --json > numbers/interactive-box-grabcut.json
+	$(BIN)/seem eval interactive $(SEEM_DATA)/grabcut --jitter --zoom --json > numbers/interactive-zoom-grabcut.json
+	$(BIN)/seem eval interactive $(SEEM_DATA)/grabcut --prompt box --zoom --json > numbers/interactive-zoom-box-grabcut.json
 	for task in $(DATA_TASKS); do \
 	  $(BIN)/seem eval $$task $(SEEM_DATA)/coco_mini --json > numbers/$$task-coco_mini.json || exit 1; done
 	$(BIN)/seem eval reference $(SEEM_DATA)/coco_mini --json > numbers/reference-coco_mini.json

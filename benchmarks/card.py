@@ -77,6 +77,8 @@ def _composition(r: Result) -> list[tuple[str, str]]:
 LINES: dict[str, Callable[[Result], list[tuple[str, str]]]] = {
     "interactive-grabcut": _clicks,
     "interactive-box-grabcut": lambda r: [("GrabCut, IoU after a box", f"{r['iou_at']['1']:.3f}")],
+    "interactive-zoom-grabcut": lambda r: [(f"{line}, zoomed in", figure) for line, figure in _clicks(r)],
+    "interactive-zoom-box-grabcut": lambda r: [("GrabCut, IoU after a box, zoomed in", f"{r['iou_at']['1']:.3f}")],
     "text-coco_mini": _text,
     "find-coco_mini": lambda r: [
         (

@@ -19,12 +19,12 @@ class Studio:
     """Photos and their scenes, each encoded once."""
 
     def __init__(self, model: seem.Model) -> None:
-        self._model = model
+        self.model = model
         self._scenes: dict[str, seem.Scene] = {}
 
     def scene(self, name: str) -> seem.Scene:
         if name not in self._scenes:
-            self._scenes[name] = self._model.encode(PHOTOS / f"{name}.jpg")
+            self._scenes[name] = self.model.encode(PHOTOS / f"{name}.jpg")
         return self._scenes[name]
 
     def segment(self, name: str, *prompts: seem.Prompt) -> Image.Image:
@@ -90,11 +90,20 @@ def rounds(studio: Studio) -> Image.Image:
     return row(studio.rounds("coffee", clicks))
 
 
+def zoom(studio: Studio) -> Image.Image:
+    """A box as one look at the photo outlines it, and in a window of its own."""
+    photo, box = PHOTOS / "rocket.jpg", seem.Box(305, 125, 345, 410)
+    close = studio.model.encode_large(photo, zoom=True)
+    drawn = [seem.draw(photo, scene.segment(box), [box]) for scene in (studio.scene("rocket"), close)]
+    return row([picture.crop((205, 90, 445, 427)) for picture in drawn])
+
+
 PICTURES: dict[str, Callable[[Studio], Image.Image]] = {
     "prompts": visual,
     "words": words,
     "everything": everything,
     "rounds": rounds,
+    "zoom": zoom,
 }
 
 
