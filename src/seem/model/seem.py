@@ -535,15 +535,16 @@ class SEEM(nn.Module):
         Returns:
             In the order of `prompted`, then the object queries.
         """
-        return self.shown(features, phrase, [self.prompted(features, phrase), self.decode_objects(features)])
+        heat = self.shows(features, phrase)
+        return self.shown(heat, [self.prompted(features, phrase, heat), self.decode_objects(features)])
 
-    def prompted(self, features: ImageFeatures, phrase: str) -> ObjectQueries:
-        """What a phrase gives by itself, then objects prompted where its heat map peaks.
+    def prompted(self, features: ImageFeatures, phrase: str, heat: Tensor) -> ObjectQueries:
+        """What a phrase gives by itself, then objects prompted where its heat map (of `shows`) peaks.
 
         Each peak is a click that the model makes itself, decoded together with the phrase (text helps clicks).
         """
         prompts = [ObjectPrompt(texts=(phrase,))]
-        for x, y in heat_peaks(self._shows(features, phrase), MAX_PEAKS, MIN_PEAK):
+        for x, y in heat_peaks(heat, MAX_PEAKS, MIN_PEAK):
             click = VisualPrompt("click", True, np.array([[8 * x + 4, 8 * y + 4]], np.float32))
             prompts.append(ObjectPrompt(visual=(click,), texts=(phrase,)))
         decoded = self.decode(features, prompts)
@@ -554,10 +555,9 @@ class SEEM(nn.Module):
             decoded.scores[rows, decoded.selected],
         )
 
-    def shown(self, features: ImageFeatures, phrase: str, parts: Sequence[ObjectQueries]) -> ObjectQueries:
-        """Regions with what a phrase's heat map says of them: their `presence` and `coverage`."""
+    def shown(self, heat: Tensor, parts: Sequence[ObjectQueries]) -> ObjectQueries:
+        """Regions with what a phrase's heat map (of `shows`) says of them: their `presence` and `coverage`."""
         regions = join_queries(parts)
-        heat = self._shows(features, phrase)
         weight = F.adaptive_avg_pool2d((regions.logits > 0).float()[None], (heat.shape[0], heat.shape[1]))[0].flatten(1)
         inside = weight @ heat.flatten()
         return replace(
@@ -566,7 +566,7 @@ class SEEM(nn.Module):
             coverage=inside / heat.sum().clamp_min(1e-4),
         )
 
-    def _shows(self, features: ImageFeatures, phrase: str) -> Tensor:
+    def shows(self, features: ImageFeatures, phrase: str) -> Tensor:
         """(h/8, w/8) in 0..1: does a pixel show what a phrase names, or one of the things that it stands for?"""
         texts = [phrase, *members_of(phrase)]
         return self.text_heatmap(features, self.encode_text(texts).sentence).amax(0).sigmoid()

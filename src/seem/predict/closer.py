@@ -89,13 +89,14 @@ def see_phrase(
     """
     if photo is None or network.closer_look is None:
         return network.propose(features, phrase)
-    prompted = network.prompted(features, phrase)
+    heat = network.shows(features, phrase)
+    prompted = network.prompted(features, phrase, heat)
     if regions is not None:
-        return network.shown(features, phrase, [look_closer(network, features, photo, prompted), regions])
-    queries = network.shown(features, phrase, [network.decode_objects(features)])
+        return network.shown(heat, [look_closer(network, features, photo, prompted), regions])
+    queries = network.shown(heat, [network.decode_objects(features)])
     likely = find_instances(queries, match_phrase(network, queries, phrase).scores, 0.0, LIKELY)
     both = join_queries([prompted, queries.take(likely)])
-    return network.shown(features, phrase, [look_closer(network, features, photo, both)])
+    return network.shown(heat, [look_closer(network, features, photo, both)])
 
 
 def pack_photo(photo: bytes | None) -> dict[str, Tensor]:

@@ -245,8 +245,8 @@ class Scene:
 
     def _shown(self, phrase: str, result: Segmentation) -> ObjectQueries:
         """A result as a region, with what a phrase's heat map says of it, of networks that have one."""
-        own, shown = self._as_region(result), getattr(self._network, "shown", None)
-        return own if shown is None else shown(self._features, phrase, [own])
+        own, network = self._as_region(result), self._network
+        return network.shown(network.shows(self._features, phrase), [own]) if hasattr(network, "shown") else own
 
     def _as_region(self, result: Segmentation) -> ObjectQueries:
         device = self._network.device
