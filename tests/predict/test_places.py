@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seem
-from seem.predict.places import Place, choose, parse_place
+from seem.predict.places import Place, choose, main_name, parse_place
 from seem.training.expressions import PLACES, phrase
 from tests.fakes import WEIGHTS, FakeNetwork
 
@@ -108,3 +108,24 @@ def test_other_prompts_leave_the_phrase_to_the_network() -> None:
     plain, placed = scene(FakeNetwork()), scene(PlacedNetwork())
     assert np.array_equal(placed.segment(text, click).logits, plain.segment(text, click).logits)
     assert not np.array_equal(placed.segment(text).logits, plain.segment(text).logits)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [
+        ("the elephant standing on higher terrain behind the person who is not wearing a hat", "elephant"),
+        ("a bowl whose exterior is neither red nor white", "bowl"),
+        ("suitcase next to car wheel", "suitcase"),
+        ("the person wearing a hat, behind the table", "person"),
+        ("A  small brown dog with a ball.", "small brown dog"),
+        ("traffic light", "traffic light"),
+        ("the dining table", "the dining table"),
+        ("building", "building"),
+        ("slice of pizza on a plate", "slice of pizza"),
+        ("in the dark", "in the dark"),
+        ("onion", "onion"),
+        ("", ""),
+    ],
+)
+def test_main_name(phrase: str, expected: str) -> None:
+    assert main_name(phrase) == expected

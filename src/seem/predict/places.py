@@ -1,8 +1,9 @@
 """Phrases with a place: "the dog on the left" is the leftmost of what "dog" names.
 
 The network learns what a name looks like; which of several bears a place is geometry, and geometry is exact. So a
-phrase that is a name and a place is answered in two steps: find every instance of the name, then choose among them. A
-phrase with any other relation ("the dog behind the sofa") is left to the network.
+phrase that is a name and a place is answered in two steps: find every instance of the name, then choose among them.
+Of a phrase with any other relation ("the dog behind the sofa") the name is looked for: an embedding of the whole
+sentence is as near to sofas as to dogs.
 """
 
 from __future__ import annotations
@@ -72,6 +73,16 @@ _CAMERA = re.compile(r"(?P<name>.+?) (?P<place>nearest|closest|nearer|closer|far
                      r"(?:camera|viewer|us|me)")  # fmt: skip
 _PREFIX = re.compile(rf"(?P<place>{_any([*_BEFORE])}) (?P<name>.+)")
 _ARTICLE = re.compile(r"^(?:the|a|an) ")
+_RELATIONS = (
+    "that", "which", "who", "whose", "whom", "where", "with", "without", "in", "on", "at", "near", "next", "behind",
+    "beside", "besides", "under", "underneath", "below", "above", "over", "between", "among", "against", "along", "by",
+    "from", "to", "inside", "outside", "across", "around", "through", "is", "are", "has", "have", "not", "being",
+    "wearing", "holding", "carrying", "riding", "sitting", "standing", "lying", "laying", "walking", "running",
+    "eating", "drinking", "looking", "facing", "leaning", "hanging", "playing", "watching", "talking", "using",
+    "taking", "having", "flying", "driving", "parked", "covered", "surrounded", "located", "placed", "seated",
+    "obscured", "partially", "partly", "mostly", "nearest", "closest", "farthest", "furthest",
+)  # fmt: skip
+_RELATED = re.compile(rf"^(?P<name>.+?)(?:,| (?:{_any(_RELATIONS)})\b)")
 
 
 def parse_place(phrase: str) -> Place | None:
@@ -103,6 +114,17 @@ def _place(name: str, word: str, rank: int = 1) -> Place | None:
     if not bare or re.search(rf"\b(?:{_any([*_BEFORE])}|from|of|behind|beside|near|under|above|with)\b", bare):
         return None
     return Place(bare, word, rank)
+
+
+def main_name(phrase: str) -> str:
+    """What a phrase is about, without what it says of it; a phrase without a relation stays as it is.
+
+    >>> main_name("the red car that is parked behind the bus"), main_name("a man, not in a hat"), main_name("Stop sign")
+    ('red car', 'man', 'Stop sign')
+    """
+    text = _ARTICLE.sub("", re.sub(r"\s+", " ", phrase.casefold()).strip(" .,!"))
+    match = _RELATED.match(text)
+    return match["name"] if match else phrase
 
 
 def choose(place: Place, masks: Sequence[np.ndarray]) -> int | None:

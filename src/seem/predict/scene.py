@@ -36,7 +36,7 @@ from seem.predict.panoptic import (
     name_regions,
     stuff_regions,
 )
-from seem.predict.places import choose, parse_place
+from seem.predict.places import choose, main_name, parse_place
 from seem.predict.scene_files import make_features, read_header, read_tensors, write_scene
 from seem.predict.segmentation import GivenSegmentation, Segmentation, read_only
 from seem.predict.session import Session
@@ -208,16 +208,17 @@ class Scene:
         """A phrase by itself: a place chooses among instances, and the score says whether the phrase fits at all."""
         if (placed := self._placed(phrase)) is not None:
             queries, q = placed
-            name = self._name(queries.take([q]), names)
-            return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *name)
+            label = self._name(queries.take([q]), names)
+            return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *label)
         if not self._looks_closer:  # then only what the phrase gives by itself is an answer
             match = match_phrase(self._network, self._shown(phrase, result), phrase)
             return dataclasses.replace(result, score=float(match.expected[0]))
-        found = self._see(phrase, quick=True)  # a prompt is answered at once; all regions would take seconds
-        match = match_phrase(self._network, found, phrase)
+        name = main_name(phrase)
+        found = self._see(name, quick=True)  # a prompt is answered at once; all regions would take seconds
+        match = match_phrase(self._network, found, name)
         q = likeliest(match.scores)
         score = float(match.expected[q])
-        if q == 0:
+        if q == 0 and name == phrase:
             return dataclasses.replace(result, score=score)
         return self._region(found, q, score, result.score_kind, *self._name(found.take([q]), names))
 
@@ -376,8 +377,9 @@ class Scene:
         phrase = (text if isinstance(text, Text) else Text(text)).phrase
         threshold = check_unit("threshold", threshold)
         check_limit(limit)
-        place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
-        name = phrase if place is None else place.name
+        by_name = getattr(self._network, "places_by_geometry", False)
+        place = parse_place(phrase) if by_name else None
+        name = place.name if place is not None else main_name(phrase) if by_name else phrase
         with torch.no_grad():
             queries = self._see(name, quick)
             scores, probabilities, _ = match_phrase(self._network, queries, name)
