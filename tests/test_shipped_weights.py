@@ -92,6 +92,16 @@ def test_names(cat: seem.Scene) -> None:
     assert cat.find("train") == []
 
 
+def test_a_sentence_is_about_its_subject(cat: seem.Scene) -> None:
+    word, sentence = (cat.segment(seem.Text(text)) for text in ("cat", "the cat that is not sitting on a sofa"))
+    assert np.array_equal(word.mask, sentence.mask) and sentence.score <= word.score
+
+
+def test_words_above_several_names(cat: seem.Scene) -> None:
+    assert iou(cat.find("animals")[0].mask, cat.find("cat")[0].mask) > 0.9
+    assert cat.find("vehicle") == []
+
+
 def test_in_a_hurry_only_what_the_text_points_at_is_looked_at(
     model: seem.Model, cat: seem.Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,8 @@
 
 The network learns what a name looks like; which of several bears a place is geometry, and geometry is exact. So a
 phrase that is a name and a place is answered in two steps: find every instance of the name, then choose among them.
-Of a phrase with any other relation ("the dog behind the sofa") the name is looked for: an embedding of the whole
-sentence is as near to sofas as to dogs.
+Of a phrase with any other relation ("the dog behind the sofa") that is to give one mask the name is looked for: an
+embedding of the whole sentence is as near to sofas as to dogs.
 """
 
 from __future__ import annotations

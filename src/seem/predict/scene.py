@@ -218,7 +218,9 @@ class Scene:
         match = match_phrase(self._network, found, name)
         q = likeliest(match.scores)
         score = float(match.expected[q])
-        if q == 0 and name == phrase:
+        if name != phrase:  # which of several is meant is not known
+            score /= max(1, len(find_instances(found, match.scores, PLACE_SHARE * float(match.scores[q]), None)))
+        elif q == 0:
             return dataclasses.replace(result, score=score)
         return self._region(found, q, score, result.score_kind, *self._name(found.take([q]), names))
 
@@ -377,9 +379,8 @@ class Scene:
         phrase = (text if isinstance(text, Text) else Text(text)).phrase
         threshold = check_unit("threshold", threshold)
         check_limit(limit)
-        by_name = getattr(self._network, "places_by_geometry", False)
-        place = parse_place(phrase) if by_name else None
-        name = place.name if place is not None else main_name(phrase) if by_name else phrase
+        place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
+        name = phrase if place is None else place.name
         with torch.no_grad():
             queries = self._see(name, quick)
             scores, probabilities, _ = match_phrase(self._network, queries, name)
