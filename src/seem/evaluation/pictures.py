@@ -191,8 +191,7 @@ class Shower:
 
     def _find(self, row: Row) -> Picture:
         path, scene, targets = self._scene(row["image"])
-        threshold = self._settings["threshold"]
-        found = scene.find(row["name"]) if threshold is None else scene.find(row["name"], threshold=threshold)
+        found = scene.find(row["name"])
         truth = _union([t.mask for t in targets if t.name == row["name"] and not t.crowd])
         image = tinted(path, _union([f.mask for f in found]), truth, [Text(row["name"])])
         return Picture([image], f"{row['image']}: {len(found)} found of {row['instances']}")

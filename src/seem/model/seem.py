@@ -135,6 +135,7 @@ class ObjectQueries:
     coverage: Tensor | None = None  # (Q,)
     score_kind: str = "predicted_iou"
     looked: Tensor | None = None  # (Q, D) what a closer look says they are
+    asked: int = 0  # how many, from the first on, a phrase itself gave
 
     def take(self, chosen: Tensor | list[int]) -> ObjectQueries:
         """Some of them, by index."""

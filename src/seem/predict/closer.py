@@ -7,6 +7,7 @@ was not.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,7 +93,8 @@ def see_phrase(
     heat = network.shows(features, phrase)
     prompted = network.prompted(features, phrase, heat)
     if regions is not None:
-        return network.shown(heat, [look_closer(network, features, photo, prompted), regions])
+        found = network.shown(heat, [look_closer(network, features, photo, prompted), regions])
+        return replace(found, asked=len(prompted.logits))
     queries = network.shown(heat, [network.decode_objects(features)])
     likely = find_instances(queries, match_phrase(network, queries, phrase).scores, 0.0, LIKELY)
     both = join_queries([prompted, queries.take(likely)])

@@ -159,6 +159,9 @@ def _words(text: str) -> set[str]:
 def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, limit: int | None) -> list[int]:
     """The object queries that show what a text names, best first, no object twice.
 
+    Of two for one object that which the text itself gave stays, unless the other is surer by `SURER`: of many that
+    nobody asked for some score well by chance.
+
     Args:
         queries: all Q object queries of an image.
         scores: (Q,) of `phrase_scores`.
@@ -170,7 +173,8 @@ def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, lim
     """
     masks = (queries.logits > 0).flatten(1)
     kept = torch.nonzero((scores >= threshold) & masks.any(1))[:, 0]
-    order = kept[torch.sort(scores[kept], descending=True, stable=True).indices]
+    rank = scores + SURER * (torch.arange(len(scores), device=scores.device) < queries.asked)
+    order = kept[torch.sort(rank[kept], descending=True, stable=True).indices]
     chosen: list[int] = []
     iou, inside = pairwise_iou(masks[order]), pairwise_inside(masks[order])
     for i in range(len(order)):
@@ -178,7 +182,7 @@ def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, lim
             break
         if not bool(((iou[i, chosen] >= NMS_IOU) | (inside[i, chosen] >= NMS_INSIDE)).any()):
             chosen.append(i)
-    return [int(order[i]) for i in chosen]
+    return sorted((int(order[i]) for i in chosen), key=lambda q: -float(scores[q]))
 
 
 def distinct(logits: Tensor, scores: Tensor, threshold: float, iou: float) -> Tensor:
