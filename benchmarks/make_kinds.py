@@ -43,13 +43,12 @@ COMMON = 0.1  # of the cosine: how much likelier the first sense is
 PEOPLE = (  # of the thousands of kinds of person, those that a photo may be asked for
     "adult", "athlete", "baby", "batsman", "bicyclist", "boy", "bride", "bridegroom", "bystander", "cameraman",
     "catcher", "chef", "child", "clown", "cook", "cowboy", "customer", "cyclist", "dancer", "doctor", "driver",
-    "farmer", "father",
-    "fireman", "firefighter", "fisherman", "gentleman", "girl", "golfer", "grandfather", "grandmother", "guy", "hiker",
-    "human being", "infant", "jockey", "kid", "lady", "man", "mother", "motorcyclist", "musician", "nurse", "passenger",
-    "pedestrian", "photographer", "pilot", "player", "police officer", "policeman", "policewoman", "referee", "rider",
-    "runner", "sailor", "shopper", "singer", "skateboarder", "skater", "skier", "snowboarder", "soldier", "spectator",
-    "student", "surfer", "swimmer", "teacher", "teenager", "tennis player", "toddler", "tourist", "umpire", "waiter",
-    "waitress", "woman", "worker",
+    "farmer", "father", "fireman", "firefighter", "fisherman", "gentleman", "girl", "golfer", "grandfather",
+    "grandmother", "guy", "hiker", "human being", "infant", "jockey", "kid", "lady", "man", "mother", "motorcyclist",
+    "musician", "nurse", "passenger", "pedestrian", "photographer", "pilot", "player", "police officer", "policeman",
+    "policewoman", "referee", "rider", "runner", "sailor", "shopper", "singer", "skateboarder", "skater", "skier",
+    "snowboarder", "soldier", "spectator", "student", "surfer", "swimmer", "teacher", "teenager", "tennis player",
+    "toddler", "tourist", "umpire", "waiter", "waitress", "woman", "worker",
 )  # fmt: skip
 STEPS = 5  # most levels between a kind and its name
 

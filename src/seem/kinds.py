@@ -9,13 +9,12 @@ arXiv 1405.0312) and a few like them.
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from seem.vocabulary import COCO_PANOPTIC_NAMES
-from seem.words import singular
+from seem.words import bare, singular
 
 GROUPS = {
     "vehicle": "bicycle, car, motorcycle, airplane, bus, train, truck, boat",
@@ -60,7 +59,7 @@ def kind_of(phrase: str) -> Kind | None:
     (Kind(name='dog', learned=False), Kind(name='truck', learned=False), None)
     """
     table = _table()
-    words = _bare(phrase)
+    words = bare(phrase)
     if words in COCO_PANOPTIC_NAMES:  # "skis" is a name, not the plural of another word
         return None
     return table.get(words) or table.get(singular(words))
@@ -72,18 +71,13 @@ def members_of(phrase: str) -> tuple[str, ...]:
     >>> members_of("pets"), members_of("wall"), members_of("dog")
     (('cat', 'dog'), ('brick wall', 'stone wall', 'tiled wall', 'wooden wall'), ())
     """
-    word = singular(_bare(phrase))
+    word = singular(bare(phrase))
     listed = set(GROUPS[word].split(", ")) if word in GROUPS else set()
     return tuple(
         name
         for name in COCO_PANOPTIC_NAMES
         if name != word and (name in listed or (name.endswith(f" {word}") and name not in OTHERWISE))
     )
-
-
-def _bare(phrase: str) -> str:
-    """In small letters, without an article."""
-    return re.sub(r"^(an?|the)\s+", "", " ".join(phrase.casefold().split()))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""English plurals, as far as the names of data sets and what people ask for need them."""
+"""English plurals and articles, as far as the names of data sets and what people ask for need them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,12 @@ def plural(name: str) -> str:
     >>> plural("teddy bear"), plural("bus"), plural("puppy"), plural("person")
     ('teddy bears', 'buses', 'puppies', 'people')
     """
-    first, space, last = name.rpartition(" ")
-    if last in _IRREGULAR:
-        last = _IRREGULAR[last]
-    elif re.search(r"(s|x|z|ch|sh)$", last):
-        last += "es"
-    elif re.search(r"[^aeiou]y$", last):
-        last = last[:-1] + "ies"
-    else:
-        last += "s"
-    return first + space + last
+    before, noun = _parts(name)
+    if noun in _IRREGULAR:
+        return before + _IRREGULAR[noun]
+    if re.search(r"(s|x|z|ch|sh)$", noun):
+        return name + "es"
+    return name[:-1] + "ies" if re.search(r"[^aeiou]y$", noun) else name + "s"
 
 
 def singular(name: str) -> str:
@@ -36,15 +32,28 @@ def singular(name: str) -> str:
     >>> singular("teddy bears"), singular("buses"), singular("puppies"), singular("glass")
     ('teddy bear', 'bus', 'puppy', 'glass')
     """
-    first, space, last = name.rpartition(" ")
-    if last in _SINGULAR:
-        last = _SINGULAR[last]
-    elif last in _IRREGULAR:
-        pass
-    elif re.search(r"(?:ss|x|z|ch|sh|us)es$", last):
-        last = last[:-2]
-    elif re.search(r"..ies$", last):
-        last = last[:-3] + "y"
-    elif last.endswith("s") and not re.search(r"(?:ss|us|is)$", last):
-        last = last[:-1]
-    return first + space + last
+    before, noun = _parts(name)
+    if noun in _SINGULAR:
+        return before + _SINGULAR[noun]
+    if noun in _IRREGULAR or re.search(r"(?:ss|us|is)$", noun):
+        return name
+    if re.search(r"(?:ss|x|z|ch|sh|us)es$", noun):
+        return name[:-2]
+    if re.search(r"..ies$", noun):
+        return name[:-3] + "y"
+    return name.removesuffix("s")
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """What stands before the noun, and the noun."""
+    before, space, noun = name.rpartition(" ")
+    return before + space, noun
+
+
+def bare(phrase: str) -> str:
+    """In small letters, with single spaces and without an article.
+
+    >>> bare("The  Dog")
+    'dog'
+    """
+    return re.sub(r"^(an?|the) ", "", " ".join(phrase.casefold().split()))

@@ -164,7 +164,7 @@ def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, lim
 
     Args:
         queries: all Q object queries of an image.
-        scores: (Q,) of `phrase_scores`.
+        scores: (Q,) of `match_phrase`.
         threshold: of the score.
         limit: at most that many.
 

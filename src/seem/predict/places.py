@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seem.words import singular
+from seem.words import bare, singular
 
 
 class Place(NamedTuple):
@@ -72,7 +72,6 @@ _AFTER = re.compile(
 _CAMERA = re.compile(r"(?P<name>.+?) (?P<place>nearest|closest|nearer|closer|farthest|furthest) (?:to|from) (?:the )?"
                      r"(?:camera|viewer|us|me)")  # fmt: skip
 _PREFIX = re.compile(rf"(?P<place>{_any([*_BEFORE])}) (?P<name>.+)")
-_ARTICLE = re.compile(r"^(?:the|a|an) ")
 _RELATIONS = (
     "that", "which", "who", "whose", "whom", "where", "with", "without", "in", "on", "at", "near", "next", "behind",
     "beside", "besides", "under", "underneath", "below", "above", "over", "between", "among", "against", "along", "by",
@@ -93,7 +92,7 @@ def parse_place(phrase: str) -> Place | None:
     >>> parse_place("Largest one of the buses").word, parse_place("a dog behind the sofa")
     ('largest', None)
     """
-    text = _ARTICLE.sub("", re.sub(r"\s+", " ", phrase.casefold()).strip(" .,!"))
+    text = _plain(phrase)
     if match := _RANKED.fullmatch(text):
         rank = _RANKS[match["rank"] or match["rank2"]]
         return _place(match["name"] or match["name2"], match["place"] or match["place2"], rank)
@@ -109,11 +108,15 @@ def parse_place(phrase: str) -> Place | None:
 
 
 def _place(name: str, word: str, rank: int = 1) -> Place | None:
-    bare = _ARTICLE.sub("", name.strip())
+    plain = bare(name)
     # two places, or a relation to something else, are not one name and one place
-    if not bare or re.search(rf"\b(?:{_any([*_BEFORE])}|from|of|behind|beside|near|under|above|with)\b", bare):
+    if not plain or re.search(rf"\b(?:{_any([*_BEFORE])}|from|of|behind|beside|near|under|above|with)\b", plain):
         return None
-    return Place(bare, word, rank)
+    return Place(plain, word, rank)
+
+
+def _plain(phrase: str) -> str:
+    return bare(" ".join(phrase.split()).strip(" .,!"))
 
 
 def main_name(phrase: str) -> str:
@@ -122,7 +125,7 @@ def main_name(phrase: str) -> str:
     >>> main_name("the red car that is parked behind the bus"), main_name("a man, not in a hat"), main_name("Stop sign")
     ('red car', 'man', 'Stop sign')
     """
-    text = _ARTICLE.sub("", re.sub(r"\s+", " ", phrase.casefold()).strip(" .,!"))
+    text = _plain(phrase)
     match = _RELATED.match(text)
     return match["name"] if match else phrase
 

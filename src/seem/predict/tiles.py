@@ -347,6 +347,11 @@ class TiledScene:
         """The scene of the whole image, if nothing else is needed."""
         return self.scene(self._whole) if len(self.levels) == 1 else None
 
+    @property
+    def _unzoomed(self) -> Scene | None:
+        """The same for prompts."""
+        return None if self._zoom else self._single
+
     def _sizes(self, window: Window) -> ImageGeometry:
         return ImageGeometry.of((window[2] - window[0], window[3] - window[1]), self._network.config.image)
 
@@ -396,7 +401,7 @@ class TiledScene:
         window; if it is tiny, in a smaller one. In a later round it stays in the window of the round before. A text
         alone is looked for in all windows; a region of another image alone, in the whole image at once.
         """
-        if (single := self._single) is not None and not self._zoom:
+        if (single := self._unzoomed) is not None:
             return single.segment(*prompts, previous=previous, vocabulary=vocabulary, label=label)
         return self._segment([self._object(prompts, previous, "")], vocabulary, label)[0]
 
@@ -408,7 +413,7 @@ class TiledScene:
         label: bool = True,
     ) -> list[Segmentation]:
         """Segment several objects; those that share a window share a decode. As `Scene.segment_all`."""
-        if (single := self._single) is not None and not self._zoom:
+        if (single := self._unzoomed) is not None:
             return single.segment_all(objects, previous, vocabulary, label)
         check_list("objects", objects, "a list of lists of prompts")
         if previous is not None and len(previous) != len(objects):
@@ -421,7 +426,7 @@ class TiledScene:
 
     def candidates(self, *prompts: Prompt, previous: Previous | None = None) -> list[Segmentation]:
         """As `Scene.candidates`, in the window that `segment` would begin with."""
-        if (single := self._single) is not None and not self._zoom:
+        if (single := self._unzoomed) is not None:
             return single.candidates(*prompts, previous=previous)
         item = self._object(prompts, previous, "")
         scene = self.scene(item.window)
