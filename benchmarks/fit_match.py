@@ -1,11 +1,11 @@
 """Fit how sure `find` and a phrase's mask are, on the development split: `SEEMConfig.match_weights` and
-`text_score_weights` (four slopes and a bias each).
+`text_score_weights` (a slope for each kind of `seem.predict.instances.phrase_evidence`, and a bias).
 
     python -m benchmarks.fit_match COCO_FOLDER --split benchmarks/dev_split.json [--model FILE]
 
 For every class in a photo and five that are not, every proposed region is a row: does it overlap an instance by half or
-more? A logistic regression on logit(named), logit(presence), logit(predicted IoU) and logit(coverage) is fitted; its
-bias is then moved so that a score of 0.5 answers 8 % of the absent names. The second weights make the score of
+more? A logistic regression on the evidence is fitted; its bias is then moved so that a score of 0.5 answers 8 % of the
+absent names. The second weights make the score of
 `segment(Text)`, which chooses from fewer regions, as near as they can to the IoU of its mask, for classes with one
 instance. Prints the weights and, at several thresholds, the IoU of the best region for a class's only instance and how
 often an absent name is answered.
@@ -24,7 +24,7 @@ import torch
 import seem
 from seem.evaluation.datasets import Target, open_dataset, read_only
 from seem.evaluation.text import absent_names
-from seem.predict.instances import likeliest, match_phrase
+from seem.predict.instances import likeliest, match_phrase, phrase_evidence
 from seem.predict.scene import Scene
 
 ANSWERED = 0.08  # share of absent names that may find an answer at a score of 0.5
@@ -48,11 +48,11 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, Any]]:  # type: i
 
 
 def evidence(scene: Scene, name: str, instances: list[Target], quick: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, 4) logits of the evidence that each region is what a name means, and (Q, instances or 1) IoUs."""
+    """(Q, K) evidence that each region is what a name means, and (Q, instances or 1) IoUs."""
     with torch.no_grad():
         found = scene._see(name, quick)
         named = match_phrase(scene._network, found, name).named
-    assert found.presence is not None and found.coverage is not None
+        x = phrase_evidence(found, named).T.numpy()
     iou = np.zeros((len(named), max(1, len(instances))), np.float32)
     masks = (found.logits > 0).flatten(1)
     if instances:
@@ -64,7 +64,6 @@ def evidence(scene: Scene, name: str, instances: list[Target], quick: bool = Fal
         both = masks.float() @ truth.float().T
         union = masks.sum(1)[:, None] + truth.sum(1)[None] - both
         iou[:] = (both / union.clamp(min=1)).numpy() * truth.any(1).numpy()
-    x = torch.stack([named, found.presence, found.scores, found.coverage]).clamp(1e-4, 1 - 1e-4).logit().T.numpy()
     return x, iou
 
 
@@ -78,7 +77,9 @@ def fit_score(rows: list[dict[str, Any]], match: list[float], steps: int = 2000)
     answers = [likeliest(scores_of(x, match)) for x, _ in single]
     x = torch.from_numpy(np.stack([each[q] for (each, _), q in zip(single, answers, strict=True)]))
     y = torch.tensor([float(iou[q].max()) for (_, iou), q in zip(single, answers, strict=True)])
-    weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], requires_grad=True)
+    weights = torch.zeros(x.shape[1] + 1)
+    weights[2] = 1.0  # the predicted IoU as it is
+    weights.requires_grad_()
     optimizer = torch.optim.Adam([weights], 0.02)
     for _ in range(steps):
         loss = ((x @ weights[:-1] + weights[-1]).sigmoid() - y).abs().mean() + 1e-3 * weights[:-1].square().sum()
@@ -93,7 +94,7 @@ def fit_score(rows: list[dict[str, Any]], match: list[float], steps: int = 2000)
 def fit(rows: list[dict[str, Any]], steps: int = 2000) -> list[float]:
     x = torch.from_numpy(np.concatenate([r["x"] for r in rows]))  # type: ignore[misc]
     y = torch.from_numpy(np.concatenate([r["iou"].max(1) >= 0.5 for r in rows]).astype(np.float32))  # type: ignore[attr-defined]
-    weights = torch.zeros(5, requires_grad=True)
+    weights = torch.zeros(x.shape[1] + 1, requires_grad=True)
     optimizer = torch.optim.Adam([weights], 0.05)
     for _ in range(steps):
         logits = x @ weights[:-1] + weights[-1]

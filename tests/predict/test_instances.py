@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from seem.model.seem import ObjectQueries
-from seem.predict.instances import contains, distinct, find_instances, match_probabilities, pairwise_iou
+from seem.predict.instances import (
+    contains,
+    distinct,
+    find_instances,
+    largest_piece,
+    match_probabilities,
+    pairwise_inside,
+    pairwise_iou,
+    phrase_evidence,
+    weigh,
+)
 from tests.fakes import FakeNetwork
 
 
@@ -48,6 +58,58 @@ def test_the_best_first_and_none_twice(
     scores: list[float], threshold: float, limit: int | None, expected: list[int]
 ) -> None:
     assert find_instances(queries(), torch.tensor(scores), threshold, limit) == expected
+
+
+def test_what_surrounds_a_find_is_no_further_one_unless_nesting_is_asked_for() -> None:
+    """A small region scores best, a larger one holds three quarters of it, a third has half of it."""
+    logits = torch.full((3, 8, 16), -5.0)
+    logits[0, :4, :4] = logits[1, :, 1:16] = logits[2, :, 2:4] = logits[2, :, 12:] = 5.0
+    q = ObjectQueries(logits, torch.zeros(3, 4), torch.ones(3))
+    scores = torch.tensor([0.9, 0.8, 0.1])
+    assert find_instances(q, scores, 0.5, None) == [0]
+    assert find_instances(q, scores, 0.5, None, nested=True) == [0, 1]
+    assert find_instances(q.take([0, 2]), torch.tensor([0.9, 0.8]), 0.5, None) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "share"),
+    [
+        (["....", "...."], 0.0),
+        (["####", "####"], 1.0),
+        (["#..#", "#..#"], 0.5),
+        (["##.#", "#..."], 0.75),
+        (["#...", ".#.."], 1.0),  # corners touch
+        (["#.#.", "...."], 0.5),
+    ],
+)
+def test_the_share_of_the_largest_piece(rows: list[str], share: float) -> None:
+    masks = torch.tensor([[[c == "#" for c in row] for row in rows]] * 2 + [[[True] * 4] * 2])
+    assert largest_piece(masks).tolist() == pytest.approx([share, share, 1])
+
+
+def test_evidence_of_a_phrase() -> None:
+    """Two halves and the whole: a surer half lies in the whole, and the whole has a surer half in it."""
+    q = queries()
+    q.logits[1, :, 1:2] = -5.0  # in two pieces
+    q.presence, q.coverage = torch.tensor([0.5, 0.5, 0.9, 0.2]), torch.full((4,), 0.5)
+    q.scores = torch.full((4,), 0.5)
+    named = torch.tensor([0.5, 0.4, 0.9, 0.5])
+    evidence = phrase_evidence(q, named)
+    for row, values in zip(evidence, (named, q.presence, q.scores, q.coverage), strict=False):
+        assert row.tolist() == pytest.approx(values.logit().tolist())
+    assert evidence[4].sigmoid().tolist() == pytest.approx([1, 2 / 3, 1, 1], abs=1e-3)
+    assert evidence[5].tolist() == pytest.approx([0, 1, 0, 0.5])  # most of it that lies in a surer one
+    assert evidence[6].tolist() == pytest.approx([0, 0.75, 0, 1])  # most of a surer one that lies in it
+
+
+def test_weights_of_the_first_kinds_of_evidence_are_enough() -> None:
+    evidence = torch.tensor([[1.0, -1.0], [2.0, 0.0], [9.0, 9.0]])
+    assert weigh(evidence, [1.0, 0.5, -2.0]).tolist() == pytest.approx([0.5, torch.tensor(-3.0).sigmoid().item()])
+
+
+def test_shares_of_empty_masks_are_nothing() -> None:
+    masks = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    assert pairwise_inside(masks).tolist() == [[1, 0], [0, 0]]
 
 
 def test_empty_masks_are_never_found() -> None:

@@ -135,6 +135,7 @@ class ObjectQueries:
     coverage: Tensor | None = None  # (Q,)
     score_kind: str = "predicted_iou"
     looked: Tensor | None = None  # (Q, D) what a closer look says they are
+    whole: Tensor | None = None  # (Q,) share of the mask's area in its largest piece, where it is known already
     asked: int = 0  # how many, from the first on, a phrase itself gave
 
     def take(self, chosen: Tensor | list[int]) -> ObjectQueries:
@@ -151,6 +152,7 @@ class ObjectQueries:
             some(self.coverage),
             self.score_kind,
             some(self.looked),
+            some(self.whole),
         )
 
 
@@ -247,14 +249,19 @@ def click_masks(
 
 
 def join_queries(parts: Sequence[ObjectQueries]) -> ObjectQueries:
-    """One after another; with a closer look if there was one at all of them."""
-    looked = [p.looked for p in parts if p.looked is not None]
+    """One after another; what is known of all of them stays known."""
+
+    def joined(values: Sequence[Tensor | None]) -> Tensor | None:
+        known = [v for v in values if v is not None]
+        return torch.cat(known) if len(known) == len(values) else None
+
     return ObjectQueries(
         torch.cat([p.logits for p in parts]),
         torch.cat([p.embeddings for p in parts]),
         torch.cat([p.scores for p in parts]),
         score_kind=parts[0].score_kind,
-        looked=torch.cat(looked) if len(looked) == len(parts) else None,
+        looked=joined([p.looked for p in parts]),
+        whole=joined([p.whole for p in parts]),
     )
 
 

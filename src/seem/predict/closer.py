@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from seem.model.image_input import normalised
 from seem.model.seem import join_queries
-from seem.predict.instances import distinct, find_instances, match_phrase
+from seem.predict.instances import distinct, find_instances, largest_piece, match_phrase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,9 @@ def read_photo(network: SEEM, photo: bytes) -> Tensor:
 def look_closer(network: SEEM, features: ImageFeatures, photo: bytes | None, regions: ObjectQueries) -> ObjectQueries:
     """The same regions, with what a closer look says of them, if there is one to take."""
     opened = open_photo(network, photo)
-    return regions if opened is None else network.look_closer(features, opened, regions)
+    if opened is None:
+        return regions
+    return replace(network.look_closer(features, opened, regions), whole=largest_piece(regions.logits > 0))
 
 
 def see_regions(network: SEEM, features: ImageFeatures, photo: bytes | None) -> ObjectQueries:
@@ -96,7 +98,7 @@ def see_phrase(
         found = network.shown(heat, [look_closer(network, features, photo, prompted), regions])
         return replace(found, asked=len(prompted.logits))
     queries = network.shown(heat, [network.decode_objects(features)])
-    likely = find_instances(queries, match_phrase(network, queries, phrase).scores, 0.0, LIKELY)
+    likely = find_instances(queries, match_phrase(network, queries, phrase).scores, 0.0, LIKELY, nested=True)
     both = join_queries([prompted, queries.take(likely)])
     return network.shown(heat, [look_closer(network, features, photo, both)])
 

@@ -11,7 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from seem.kinds import kind_of, members_of
@@ -26,6 +28,7 @@ SYNONYM_SIMILARITY = 0.8  # cosine of two names' embeddings from which they mean
 SURER = 0.05  # of the score: by how much a region must beat a phrase's own mask to take its place; development split
 NMS_IOU = 0.6  # of two masks from which they are the same object
 NMS_INSIDE = 0.5  # share of a mask inside a better one from which it is a part of that object
+NMS_AROUND = 0.7  # share of a better mask inside it from which a mask is a group, or what is around; development split
 
 
 def name_logits(network: SEEM, embeddings: Tensor, names: Sequence[str], looked: Tensor | None = None) -> Tensor:
@@ -95,17 +98,38 @@ class PhraseMatch(NamedTuple):
 def match_phrase(network: SEEM, regions: ObjectQueries, phrase: str) -> PhraseMatch:
     """Compare regions with a phrase.
 
-    Four kinds of evidence: what the class embedding says the region is among known names, whether its pixels show the
-    phrase, how much of all pixels that do it covers, and the predicted IoU. A model that was fitted weighs them so
-    that a score of 0.5 is where about 8 % of absent names find an answer on the development split; others multiply.
+    A model that was fitted weighs what `phrase_evidence` says, so that a score of 0.5 is where about 8 % of absent
+    names find an answer on the development split; others multiply the name's probability with the predicted IoU.
     """
     named = match_probabilities(network, regions.embeddings, [phrase], regions.looked)[:, 0]
     config = network.config
     if regions.presence is None or regions.coverage is None or not config.match_weights:
         return PhraseMatch(named * regions.scores, named, regions.scores)
-    evidence = torch.stack([named, regions.presence, regions.scores, regions.coverage])
+    evidence = phrase_evidence(regions, named)
     expected = weigh(evidence, config.text_score_weights) if config.text_score_weights else regions.scores
     return PhraseMatch(weigh(evidence, config.match_weights), named, expected)
+
+
+def phrase_evidence(regions: ObjectQueries, named: Tensor) -> Tensor:
+    """What tells whether a region is what a phrase names: (7, Q).
+
+    Four logits of what the class embedding says the region is among known names (`named`), whether its pixels show
+    the phrase, the predicted IoU, and how much of all pixels that show it are inside; the logit of how much of the mask is
+    one piece; and how much of it lies in a region for which the four say more, and of such a region in it.
+
+    Args:
+        regions: Q regions with `presence` and `coverage`.
+        named: (Q,) of `match_probabilities`.
+    """
+    assert regions.presence is not None and regions.coverage is not None
+    masks = regions.logits > 0
+    whole = largest_piece(masks) if regions.whole is None else regions.whole
+    said = torch.stack([named, regions.presence, regions.scores, regions.coverage, whole])
+    said = said.clamp(1e-4, 1 - 1e-4).logit()
+    rank = said[:4].sum(0)
+    inside = pairwise_inside(masks.flatten(1))
+    surer = rank[None] > rank[:, None]
+    return torch.cat([said, (inside * surer).amax(1)[None], (inside.T * surer).amax(1)[None]])
 
 
 def likeliest(scores: Tensor) -> int:
@@ -138,9 +162,21 @@ def likeness(network: SEEM, regions: ObjectQueries, seen: tuple[Tensor, Tensor])
 
 
 def weigh(evidence: Tensor, weights: Sequence[float]) -> Tensor:
-    """A logistic function of four kinds of evidence in 0..1: (4, Q) -> (Q,)."""
+    """A logistic function of the first K kinds of evidence, of K slopes and a bias: (7, Q) -> (Q,)."""
     *slopes, bias = weights
-    return (torch.tensor(slopes, device=evidence.device) @ evidence.clamp(1e-4, 1 - 1e-4).logit() + bias).sigmoid()
+    return (torch.tensor(slopes, device=evidence.device) @ evidence[: len(slopes)] + bias).sigmoid()
+
+
+def largest_piece(masks: Tensor) -> Tensor:
+    """(Q, h, w) bool -> (Q,): the share of each mask's area that its largest connected piece has; 0 of an empty one."""
+    pixels = masks.cpu().numpy()
+    connected = np.zeros((3, 3, 3), bool)
+    connected[1] = True  # a mask's pixels with their eight neighbours, no mask with the next
+    pieces, count = ndimage.label(pixels, connected)
+    area = np.bincount(pieces.ravel(), minlength=count + 1)
+    area[0] = 0
+    share = area[pieces].max((1, 2), initial=0) / pixels.sum((1, 2)).clip(min=1)
+    return torch.from_numpy(share.astype(np.float32)).to(masks.device)
 
 
 def contains(phrase: str, name: str) -> bool:
@@ -156,7 +192,9 @@ def _words(text: str) -> set[str]:
     return {singular(word) for word in re.findall(r"\w+", text.casefold())}
 
 
-def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, limit: int | None) -> list[int]:
+def find_instances(
+    queries: ObjectQueries, scores: Tensor, threshold: float, limit: int | None, nested: bool = False
+) -> list[int]:
     """The object queries that show what a text names, best first, no object twice.
 
     Of two for one object that which the text itself gave stays, unless the other is surer by `SURER`: of many that
@@ -167,6 +205,7 @@ def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, lim
         scores: (Q,) of `match_phrase`.
         threshold: of the score.
         limit: at most that many.
+        nested: whether a region may hold a better one, as a group does, or what surrounds it.
 
     Returns:
         Indices into the queries.
@@ -177,10 +216,13 @@ def find_instances(queries: ObjectQueries, scores: Tensor, threshold: float, lim
     order = kept[torch.sort(rank[kept], descending=True, stable=True).indices]
     chosen: list[int] = []
     iou, inside = pairwise_iou(masks[order]), pairwise_inside(masks[order])
+    same = (iou >= NMS_IOU) | (inside >= NMS_INSIDE)
+    if not nested:
+        same |= inside.T >= NMS_AROUND
     for i in range(len(order)):
         if limit is not None and len(chosen) >= limit:
             break
-        if not bool(((iou[i, chosen] >= NMS_IOU) | (inside[i, chosen] >= NMS_INSIDE)).any()):
+        if not bool(same[i, chosen].any()):
             chosen.append(i)
     return sorted((int(order[i]) for i in chosen), key=lambda q: -float(scores[q]))
 
@@ -207,9 +249,9 @@ def distinct(logits: Tensor, scores: Tensor, threshold: float, iou: float) -> Te
 
 
 def pairwise_inside(masks: Tensor) -> Tensor:
-    """(N, P) bool, none empty -> (N, N): the share of each mask's area (row) that another covers (column)."""
+    """(N, P) bool -> (N, N): the share of each mask's area (row) that another covers (column); 0 of an empty one."""
     flat = masks.float()
-    return flat @ flat.T / flat.sum(1)[:, None]
+    return flat @ flat.T / flat.sum(1).clamp_min(1)[:, None]
 
 
 def pairwise_iou(masks: Tensor) -> Tensor:
