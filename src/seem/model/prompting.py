@@ -84,3 +84,17 @@ class ObjectPrompt:
     texts: tuple[str, ...] = ()
     references: tuple[ReferencePrompt | EncodedReference, ...] = ()
     previous: Tensor | None = None
+
+    @property
+    def is_phrase(self) -> bool:
+        """Whether one phrase is all that is said."""
+        return self._is_alone and len(self.texts) == 1
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether one region of another image is all that is said."""
+        return self._is_alone and len(self.references) == 1
+
+    @property
+    def _is_alone(self) -> bool:
+        return len(self.texts) + len(self.references) == 1 and not self.visual and self.previous is None

@@ -172,27 +172,32 @@ class Scene:
         self, objects: Sequence[ObjectPrompt], vocabulary: VocabularyLike | None, label: bool
     ) -> list[Segmentation]:
         names = [category.name for category in self._vocabulary(vocabulary)] if label else None
-        results: list[Segmentation] = []
+        phrases = {n: item.texts[0] for n, item in enumerate(objects) if item.is_phrase}
+        seen = phrases if self._looks_closer else {}  # answered by what a phrase points to, not by one decode
         with torch.no_grad():
-            for start in range(0, len(objects), OBJECTS_PER_DECODE):
-                decoded = self._network.decode(self._features, objects[start : start + OBJECTS_PER_DECODE])
-                selected = decoded.selected.tolist()
-                found: list[tuple[str | None, float | None]] = [(None, None)] * len(selected)
-                if names is not None:
-                    chosen = decoded.embeddings[torch.arange(len(selected)), decoded.selected]
-                    best = label_probabilities(self._network, chosen, names).max(-1)
-                    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                    found = [(names[i], value) for i, value in pairs]
-                for n, s in enumerate(selected):
-                    result = self._result(decoded, n, s, *found[n])
-                    results.append(self._obeyed(result, objects[start + n]))
+            decoded = iter(self._decoded([item for n, item in enumerate(objects) if n not in seen], names))
+            results = [self._pointed(seen[n], names) if n in seen else next(decoded) for n in range(len(objects))]
             for n, item in enumerate(objects):
-                if len(item.texts) + len(item.references) != 1 or item.visual or item.previous is not None:
-                    continue  # only what is alone is looked for
-                if item.texts:
-                    results[n] = self._phrase(item.texts[0], results[n], names)
-                elif isinstance(reference := item.references[0], ReferencePrompt):
+                if n in phrases and n not in seen:
+                    results[n] = self._phrase(phrases[n], results[n], names)
+                elif item.is_reference and isinstance(reference := item.references[0], ReferencePrompt):
                     results[n] = self._alike(reference, results[n], names)
+        return results
+
+    def _decoded(self, objects: Sequence[ObjectPrompt], names: Sequence[str] | None) -> list[Segmentation]:
+        """What the network makes of each object's prompts."""
+        results: list[Segmentation] = []
+        for start in range(0, len(objects), OBJECTS_PER_DECODE):
+            decoded = self._network.decode(self._features, objects[start : start + OBJECTS_PER_DECODE])
+            selected = decoded.selected.tolist()
+            found: list[tuple[str | None, float | None]] = [(None, None)] * len(selected)
+            if names is not None:
+                chosen = decoded.embeddings[torch.arange(len(selected)), decoded.selected]
+                best = label_probabilities(self._network, chosen, names).max(-1)
+                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                found = [(names[i], value) for i, value in pairs]
+            for n, s in enumerate(selected):
+                results.append(self._obeyed(self._result(decoded, n, s, *found[n]), objects[start + n]))
         return results
 
     def _obeyed(self, result: Segmentation, item: ObjectPrompt) -> Segmentation:
@@ -206,13 +211,15 @@ class Scene:
 
     def _phrase(self, phrase: str, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
         """A phrase by itself: a place chooses among instances, and the score says whether the phrase fits at all."""
-        if (placed := self._placed(phrase)) is not None:
-            queries, q = placed
-            label = self._name(queries.take([q]), names)
-            return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *label)
-        if not self._looks_closer:  # then only what the phrase gives by itself is an answer
-            match = match_phrase(self._network, self._shown(phrase, result), phrase)
-            return dataclasses.replace(result, score=float(match.expected[0]))
+        if (placed := self._placed(phrase, names)) is not None:
+            return placed
+        match = match_phrase(self._network, self._shown(phrase, result), phrase)
+        return dataclasses.replace(result, score=float(match.expected[0]))
+
+    def _pointed(self, phrase: str, names: Sequence[str] | None) -> Segmentation:
+        """A phrase by itself, of a model with a closer look: the region that it means, of those that it points to."""
+        if (placed := self._placed(phrase, names)) is not None:
+            return placed
         name = main_name(phrase)
         found = self._see(name, quick=True)  # a prompt is answered at once; all regions would take seconds
         match = match_phrase(self._network, found, name)
@@ -220,9 +227,7 @@ class Scene:
         score = float(match.expected[q])
         if name != phrase:  # which of several is meant is not known
             score /= max(1, len(find_instances(found, match.scores, PLACE_SHARE * float(match.scores[q]), None)))
-        elif q == 0:
-            return dataclasses.replace(result, score=score)
-        return self._region(found, q, score, result.score_kind, *self._name(found.take([q]), names))
+        return self._region(found, q, score, found.score_kind, *self._name(found.take([q]), names))
 
     def _alike(self, reference: ReferencePrompt, result: Segmentation, names: Sequence[str] | None) -> Segmentation:
         """A region of another image by itself: the region that is most alike, if it is plainly more so than the answer
@@ -266,7 +271,7 @@ class Scene:
         best = label_probabilities(self._network, region.embeddings, names, region.looked)[0].max(-1)
         return names[int(best.indices)], float(best.values)
 
-    def _placed(self, phrase: str) -> tuple[ObjectQueries, int] | None:
+    def _placed(self, phrase: str, names: Sequence[str] | None) -> Segmentation | None:
         """What "the dog on the left" means: which of all the dogs. None if it is not such a phrase, or if there are
         not several dogs; then the network answers the whole phrase."""
         place = parse_place(phrase) if getattr(self._network, "places_by_geometry", False) else None
@@ -276,7 +281,11 @@ class Scene:
         scores = match_phrase(self._network, queries, place.name).scores
         likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None)
         chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
-        return None if chosen is None else (queries, likely[chosen])
+        if chosen is None:
+            return None
+        q = likely[chosen]
+        label = self._name(queries.take([q]), names)
+        return self._region(queries, q, float(queries.scores[q].clamp(0, 1)), "predicted_iou", *label)
 
     def _region(
         self, queries: ObjectQueries, q: int, score: float, kind: str, label: str | None, label_score: float | None
