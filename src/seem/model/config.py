@@ -75,8 +75,8 @@ class SEEMConfig:
     pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
     prompt_decoder: PromptDecoderConfig = field(default_factory=PromptDecoderConfig)
     closer_look: CloserLookConfig = field(default_factory=CloserLookConfig)
-    # How sure `find` is: a slope for each kind of `seem.predict.instances.phrase_evidence`, or for the first of them, and
-    # a bias, fitted on the development split by benchmarks/fit_match.py; empty means the plain product.
+    # How sure `find` is: a slope for each kind of `seem.predict.instances.phrase_evidence`, or for the first of them,
+    # and a bias, fitted on the development split by benchmarks/fit_match.py; empty means the plain product.
     match_weights: tuple[float, ...] = ()
     # The score of a mask that a phrase alone made, from the same evidence; empty means the predicted IoU as it is.
     text_score_weights: tuple[float, ...] = ()

@@ -114,8 +114,8 @@ def phrase_evidence(regions: ObjectQueries, named: Tensor) -> Tensor:
     """What tells whether a region is what a phrase names: (7, Q).
 
     Four logits of what the class embedding says the region is among known names (`named`), whether its pixels show
-    the phrase, the predicted IoU, and how much of all pixels that show it are inside; the logit of how much of the mask is
-    one piece; and how much of it lies in a region for which the four say more, and of such a region in it.
+    the phrase, the predicted IoU, and how much of all pixels that show it are inside; the logit of how much of the
+    mask is one piece; and how much of it lies in a region for which the four say more, and of such a region in it.
 
     Args:
         regions: Q regions with `presence` and `coverage`.
