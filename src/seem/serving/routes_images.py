@@ -7,7 +7,6 @@ import io
 import re
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -156,10 +155,11 @@ async def segment(digest: Digest, request: SegmentRequest, state: TheState, sess
     size = _size(state.sessions.image(session, digest))
     scenes = state.scenes(session, digest, [p for listed in objects for p in listed])
     previous = [_previous(session, digest, o) for o in request.objects]
-    ask = (
-        partial(_ask_zoomed, state, session) if request.zoom else partial(state.ask, state.decoding, session, "segment")
-    )
-    segments, memories = await ask(digest, scenes, objects, previous, request.vocabulary, request.label)
+    args = (objects, previous, request.vocabulary, request.label)
+    if request.zoom:
+        segments, memories = await _ask_zoomed(state, session, digest, scenes, *args)
+    else:
+        segments, memories = await state.ask(state.decoding, session, "segment", digest, scenes, *args)
     for item, found, kept in zip(request.objects, segments, memories, strict=True):
         found["id"] = item.id
         found["round"] = state.sessions.remember(session, Round(digest, item.id, kept))
