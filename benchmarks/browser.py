@@ -7,9 +7,10 @@ more on the same object (so that the decoder reads its memory). Everything is do
 pointer rested before, so that the preview under it is there and becomes the mask; "at once" clicks where the pointer
 just arrived, so that the decoder has all of its work to do. A click's time runs from the button's release to the end
 of the frame in which its mask is drawn, measured inside the page; `--hold` is how long the button is down before, in
-milliseconds (a hand takes 50 to 100, and the page uses them). Prints one JSON document: medians, for clicks at once the
-decoder's own share, and the machine's load while it ran. Needs Node's built page (npm run build in web/), playwright
-and Chromium.
+milliseconds (a hand takes 50 to 100, and the page uses them). Zooming in is off: it begins
+when the mask is there, and takes the server's time and the decoder's. Prints one JSON document: medians, for clicks at
+once the decoder's own share, and the machine's load while it ran. Needs Node's built page (npm run build in web/),
+playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ WAIT = 300_000  # milliseconds for anything to happen, on a loaded machine
 
 # Notes when the last round was sent to the decoder's worker, and when its answer came.
 SPY = """(() => {
+  localStorage.setItem("seem.zoom", "false");
   const times = (window.rounds = {});
   const post = Worker.prototype.postMessage;
   Worker.prototype.postMessage = function (message, ...rest) {

@@ -24,6 +24,7 @@ from seem.model.visual_sampler import dense_prompt
 from seem.predict.model import Model
 from seem.predict.obey import obey
 from seem.predict.scene import Scene
+from seem.predict.tiles import TiledScene, TiledSegmentation
 
 WEB = Path(__file__).parents[2] / "web"
 NAMES = ["red square", "disk", "the green disk", "blue"]
@@ -70,13 +71,60 @@ def rounds_of(scene: Scene, other: Scene) -> list[tuple[list[list[Any]], int | N
     ]
 
 
+def zoomed_rounds() -> list[list[list[Any]]]:
+    """Of each object its rounds, with all prompts so far, on a photo to zoom into."""
+    clicks = [Click(300, 200), Click(330, 240), Click(280, 260, positive=False), Click(10, 10, positive=False)]
+    return [
+        [[Box(250, 150, 390, 300)], [Box(250, 150, 390, 300), clicks[0]]],
+        [clicks[:1], clicks[:2], clicks[:3], clicks],
+        [[Scribble([(60, 60), (120, 90)], width=9)], [Scribble([(60, 60), (120, 90)], width=9), Text("disk")]],
+        [[Polygon([(400, 300), (500, 310), (470, 390)]), clicks[3]]],
+        [[Text("red square"), *clicks[:3]]],
+    ]
+
+
+def add_zoomed(job: dict[str, Any], model: Model, folder: Path) -> list[list[seem.Segmentation]]:
+    """Adds a photo, its windows and the rounds on it to the job; returns what Python says of each object's rounds."""
+    photo = np.random.default_rng(1).integers(0, 255, (12, 16, 3)).astype(np.uint8).repeat(40, 0).repeat(40, 1)
+    scene = model.encode_large(photo, zoom=True)
+
+    def play() -> list[list[seem.Segmentation]]:
+        answers: list[list[seem.Segmentation]] = []
+        for rounds in zoomed_rounds():
+            found: list[seem.Segmentation] = []
+            for prompts in rounds:
+                found.append(scene.segment(*prompts, previous=found[-1] if found else None, vocabulary=NAMES))
+            answers.append(found)
+        return answers
+
+    play()  # encodes the windows
+    scene = TiledScene.from_bytes(scene.to_bytes(), model, photo)
+    for n, (window, (kept, _)) in enumerate(scene._scenes.items()):
+        (folder / f"window{n}.safetensors").write_bytes(kept.to_bytes())
+        whole = window == (0, 0, 640, 480)
+        key = scene.digest if whole else f"{scene.digest}@{','.join(map(str, window))}"
+        job["scenes" if whole else "windows"][key] = f"window{n}.safetensors"
+    for rounds in zoomed_rounds():
+        for n, prompts in enumerate(rounds):
+            entry: dict[str, Any] = {"id": 0, "prompts": [p.to_json() for p in prompts]}
+            if n > 0:
+                entry["after"] = len(job["rounds"]) - 1
+            job["rounds"].append({"image": scene.digest, "objects": [entry], "zoom": True})
+    found = play()
+    assert scene.encoded == 0
+    return found
+
+
 @pytest.fixture(scope="module")
-def answers(exported: tuple[Model, Path], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What torch and onnxruntime say, and what the page's decoder says, of every object of every round."""
+def parity(
+    exported: tuple[Model, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, Any]], list[tuple[seem.Segmentation, dict[str, Any]]]]:
+    """What torch and onnxruntime say, and what the page's decoder says, of every object of every round; and of
+    the rounds that zoom, what torch and the page say."""
     model, files = exported
     folder = tmp_path_factory.mktemp("parity")
     scenes = [Scene.from_bytes(model.encode(photo).to_bytes(), model) for photo in photos()]
-    job: dict[str, Any] = {"scenes": {}, "phrases": {}, "regions": [], "rounds": []}
+    job: dict[str, Any] = {"scenes": {}, "phrases": {}, "regions": [], "rounds": [], "windows": {}}
     answers: list[dict[str, Any]] = []
     for path in files.iterdir():
         shutil.copy(path, folder)
@@ -111,6 +159,7 @@ def answers(exported: tuple[Model, Path], tmp_path_factory: pytest.TempPathFacto
             job["rounds"].append({"image": scene.digest, "objects": entries})
             for n, result in enumerate(results):
                 answers.append({"scene": scene, "torch": result, "object": objects[n], "logits": found["logits"][n]})
+    zoomed = add_zoomed(job, model, folder)
     (folder / "job.json").write_text(json.dumps(job))
     command = ["npx", "vitest", "run", "src/decoder/parity.test.ts"]
     done = subprocess.run(
@@ -118,8 +167,14 @@ def answers(exported: tuple[Model, Path], tmp_path_factory: pytest.TempPathFacto
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     page = [found for each in json.loads((folder / "out.json").read_text()) for found in each]
-    assert len(page) == len(answers) == 3 * 17
-    return [answer | {"page": found} for answer, found in zip(answers, page, strict=True)]
+    assert len(answers) == 3 * 17
+    both = [answer | {"page": found} for answer, found in zip(answers, page[: len(answers)], strict=True)]
+    return both, list(zip([r for rounds in zoomed for r in rounds], page[len(answers) :], strict=True))
+
+
+@pytest.fixture(scope="module")
+def answers(parity: tuple[list[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+    return parity[0]
 
 
 def _region(model: Model, scene: Scene, prompt: Reference) -> dict[str, Any]:
@@ -173,3 +228,19 @@ def test_the_rest_agrees(answers: list[dict[str, Any]]) -> None:
         assert page["area"] == int(mask.sum())
         box = seem.geometry.box_of(mask)
         assert page["box"] == (None if box is None else list(box))
+
+
+def test_zoomed_masks_agree(parity: tuple[Any, list[tuple[seem.Segmentation, dict[str, Any]]]]) -> None:
+    """The same windows, memories and choices, to the last pixel but for logits that are next to nothing."""
+    sizes = []
+    for result, page in parity[1]:
+        assert isinstance(result, TiledSegmentation)
+        sizes.append(result.window[2] - result.window[0])
+        mask = rle_decode(page["rle"])
+        assert np.count_nonzero(mask != result.mask) <= 1e-3 * mask.size
+        assert page["score"] == pytest.approx(result.score, abs=1e-4)
+        assert (page["label"], page["area"]) == (result.label, int(mask.sum()))
+        box = seem.geometry.box_of(mask)
+        assert page["box"] == (None if box is None else list(box))
+    print(sizes)
+    assert min(sizes) < 640 == max(sizes)

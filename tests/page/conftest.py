@@ -152,18 +152,19 @@ class Seem:
         self.settle()
         self.tool("click")
 
-    def settle(self) -> None:
-        """Waits until the photo is ready and no prompt waits for its mask."""
-        self.page.wait_for_selector("canvas[data-testid=stage][data-view][aria-busy=false]")
+    def settle(self, zoomed: bool = True) -> None:
+        """Waits until the photo is ready and no prompt waits for its mask, nor for one from close up."""
+        close = "[data-zooming=false]" if zoomed else ""
+        self.page.wait_for_selector(f"canvas[data-testid=stage][data-view][aria-busy=false]{close}")
 
     # ---- the stage ------------------------------------------------------------------------------------------------
 
     def tool(self, name: str) -> None:
         self.get(f"tool-{name}").click()
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    def at(self, x: float, y: float, zoomed: bool = True) -> tuple[float, float]:
         """Where a pixel of the photo is in the window."""
-        self.settle()
+        self.settle(zoomed)
         return self.where(x, y)
 
     def where(self, x: float, y: float) -> tuple[float, float]:
@@ -177,22 +178,22 @@ class Seem:
         self.page.mouse.click(*self.at(x, y), **how)
         self.settle()
 
-    def drag(self, *points: tuple[float, float], button: str = "left") -> None:
-        self.page.mouse.move(*self.at(*points[0]))
+    def drag(self, *points: tuple[float, float], button: str = "left", zoomed: bool = True) -> None:
+        self.page.mouse.move(*self.at(*points[0], zoomed))
         self.page.mouse.down(button=button)
         for point in points[1:]:
-            self.page.mouse.move(*self.at(*point), steps=6)
+            self.page.mouse.move(*self.at(*point, zoomed), steps=6)
         self.page.mouse.up(button=button)
-        self.settle()
+        self.settle(zoomed)
 
     # ---- results --------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         return [str(row.get_attribute("data-name")) for row in self.get("object").all()]
 
-    def wait_objects(self, count: int) -> None:
+    def wait_objects(self, count: int, zoomed: bool = True) -> None:
         sync_api.expect(self.get("object")).to_have_count(count, timeout=SECONDS)
-        self.settle()
+        self.settle(zoomed)
 
     def wait_more_objects(self, count: int) -> None:
         """At least so many."""

@@ -262,6 +262,15 @@ def test_what_is_zoomed_into(zoomed: TiledScene, prompts: list[Any], zooms: bool
         assert zoomed.label(result, vocabulary=["red", "blue"])[0][0] == "red"
 
 
+def test_a_window_in_which_no_prompt_lies_is_none(model: Model, zoomed: TiledScene, picture: np.ndarray) -> None:
+    """A mask that was found elsewhere, and clicks that say only what does not belong to it."""
+    elsewhere = [Click(x, 470, positive=False) for x in (600, 610, 620)]
+    result = zoomed.segment(*elsewhere, previous=model.encode(picture).segment(CLICKS[0]))
+    assert isinstance(result, TiledSegmentation) and result.window == (0, 0, WIDTH, HEIGHT)
+    again = zoomed.segment(*elsewhere, previous=result)
+    assert isinstance(again, TiledSegmentation) and again.window == (0, 0, WIDTH, HEIGHT)
+
+
 def test_what_was_seen_in_a_window_is_drawn_on_the_whole_picture(zoomed: TiledScene, picture: np.ndarray) -> None:
     result = zoomed.segment(Box(*RED))
     drawn = np.asarray(seem.draw(picture, result))

@@ -26,9 +26,10 @@ def test_curl_examples(server: Running, tmp_path: Path) -> None:
     script = "set -euo pipefail\n" + blocks[0].replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr + done.stdout[-500:]
-    assert done.stdout.count('"segments"') == 5 and '"ready"' in done.stdout
+    assert done.stdout.count('"segments"') == 6 and '"ready"' in done.stdout
     assert Image.open(tmp_path / "cut.png").mode == "RGBA"
-    assert (tmp_path / "cat.scene").stat().st_size > 1000 and (tmp_path / "texts.safetensors").stat().st_size > 100
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("cat.scene", "part-of-cat.scene"))
+    assert (tmp_path / "texts.safetensors").stat().st_size > 100
 
 
 def test_remote_example(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import seem
+from seem.predict.tiles import TiledSegmentation
 from seem.serving import Client, ServerError
 from tests.serving.conftest import other_photo, wait_until
 
@@ -74,6 +75,17 @@ def test_it_answers_as_the_library_does_from_every_replica(url: str, weights: Pa
                 assert mine.label == expected.label
             second = scene.segment(seem.Click(30, 40), seem.Click(90, 9, positive=False), previous=mine)
             assert second.image == scene.digest
+
+
+def test_windows_are_encoded_by_replicas(url: str, weights: Path) -> None:
+    model, photo, box = seem.load(weights, device="cpu"), other_photo(7), seem.Box(20, 30, 60, 70)
+    large = model.encode_large(photo, zoom=True)
+    large.segment(box)  # encodes its windows
+    expected = seem.TiledScene.from_bytes(large.to_bytes(), model, photo).segment(box)
+    with Client(url) as client:
+        found = client.encode(photo, zoom=True).segment(box)
+    assert isinstance(expected, TiledSegmentation) and found.window == expected.window and large.encoded > 1
+    np.testing.assert_array_equal(found.mask, expected.mask)
 
 
 def test_references_between_scenes(url: str) -> None:

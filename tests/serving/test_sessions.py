@@ -7,7 +7,7 @@ import pytest
 
 from seem.serving.errors import ApiError
 from seem.serving.sessions import Round, Session, Sessions, StoredImage
-from seem.serving.worker import Encoded
+from seem.serving.worker import Encoded, Memory
 from tests.serving.conftest import limits
 
 
@@ -113,7 +113,7 @@ def test_the_same_file_is_known_until_its_image_is_dropped() -> None:
 def test_rounds_are_kept_within_a_budget_and_of_one_image() -> None:
     session = Sessions(limits()).open()
     logits = np.zeros((5, 5), np.float32)  # 100 bytes
-    names = [session.remember(Round("a", i, logits), budget=250) for i in range(3)]
+    names = [session.remember(Round("a", i, Memory(logits)), budget=250) for i in range(3)]
     assert session.round_bytes == 200
     with pytest.raises(ApiError) as gone:
         session.recall(names[0], "a")
@@ -129,9 +129,9 @@ def test_rounds_of_all_sessions_are_bounded_and_unused_ones_go_first() -> None:
     sessions = Sessions(limits(all_round_bytes=350))
     idle, busy = sessions.open(), sessions.open()
     logits = np.zeros((5, 5), np.float32)  # 100 bytes
-    first = [sessions.remember(idle, Round("a", i, logits)) for i in range(2)]
+    first = [sessions.remember(idle, Round("a", i, Memory(logits))) for i in range(2)]
     sessions.get(busy.token)
-    second = [sessions.remember(busy, Round("a", i, logits)) for i in range(3)]
+    second = [sessions.remember(busy, Round("a", i, Memory(logits))) for i in range(3)]
     assert idle.round_bytes + busy.round_bytes <= 350
     assert [busy.recall(name, "a").object_id for name in second] == [0, 1, 2]
     for name in first:

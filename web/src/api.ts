@@ -4,7 +4,7 @@
  */
 
 import { signal } from "@preact/signals";
-import type { DecodeObject, Prompt, Rle } from "./decoder/types";
+import type { DecodeObject, Prompt, Rle, Window } from "./decoder/types";
 
 export interface Info {
   version: string;
@@ -311,6 +311,10 @@ export const uploadVideo = (body: Blob, progress: (share: number) => void): Prom
 
 export const removeVideo = (id: string): Promise<Response> => request(`/v1/videos/${id}`, { method: "DELETE" }, false);
 
+/** The bytes of a window's scene; does not wait for a server that is away. */
+export const windowScene = async (digest: string, window: Window): Promise<ArrayBuffer> =>
+  (await request(`/v1/images/${digest}/scene?window=${window.join(",")}`, {}, false)).arrayBuffer();
+
 /** The scene's bytes, with progress 0..1. */
 export async function scene(digest: string, progress: (share: number) => void): Promise<ArrayBuffer> {
   const answer = await request(`/v1/images/${digest}/scene`);
@@ -339,13 +343,14 @@ export interface RoundObject extends Omit<DecodeObject, "previous"> {
   previous: null | { rle: Rle } | { round: string };
 }
 
-/** `vocabulary`: names that labels are chosen from; null for no labels. */
+/** `vocabulary`: names that labels are chosen from; null for no labels. `zoom`: outline objects in windows of their own. */
 export const segment = (
   digest: string,
   objects: RoundObject[],
   vocabulary: readonly string[] | null,
+  zoom = false,
 ): Promise<{ segments: (Segment & { round: string })[] }> =>
-  ask(`/v1/images/${digest}/segment`, post({ objects, vocabulary, label: vocabulary !== null }));
+  ask(`/v1/images/${digest}/segment`, post({ objects, vocabulary, label: vocabulary !== null, zoom }));
 
 /** The memory that a round's answer left behind. */
 export const roundMemory = async (digest: string, round: string): Promise<ArrayBuffer> =>

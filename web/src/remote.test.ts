@@ -5,7 +5,7 @@ const RLE = { size: [2, 2] as [number, number], counts: "04" };
 
 interface Asked {
   path: string;
-  body: { objects: { previous: unknown }[]; label: boolean } | undefined;
+  body: { objects: { previous: unknown }[]; label: boolean; zoom: boolean } | undefined;
   session: string | null;
 }
 
@@ -48,6 +48,14 @@ describe("the remote decoder", () => {
     ]);
     expect(asked[1]!.body).toMatchObject({ label: true, objects: [{ previous: null }] });
     expect(asked[2]!.body).toMatchObject({ label: false, objects: [{ previous: { round: "r1" } }] });
+  });
+
+  it("has the server zoom", async () => {
+    const asked = serve(session("a"), mask("r1"), mask("r2"));
+    const decoder = new RemoteDecoder();
+    await decoder.decode("sha256:0", [{ id: 1, prompts: click }], null, { zoom: true });
+    await decoder.decode("sha256:0", [{ id: 1, prompts: click }]);
+    expect(asked.slice(1).map((a) => a.body?.zoom)).toEqual([true, false]);
   });
 
   it("gives the mask where the server has forgotten the round", async () => {

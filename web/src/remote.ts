@@ -2,7 +2,15 @@
 
 import * as api from "./api";
 import { decodeRle } from "./core/rle";
-import { DecoderError, type DecodedObject, type DecodeObject, type Decoder, type DecoderInfo, type Rle } from "./decoder/types";
+import {
+  DecoderError,
+  type DecodedObject,
+  type DecodeObject,
+  type Decoder,
+  type DecoderInfo,
+  type How,
+  type Rle,
+} from "./decoder/types";
 
 interface Memory {
   round: string;
@@ -36,17 +44,22 @@ export class RemoteDecoder implements Decoder {
     return true;
   }
 
-  async decode(digest: string, objects: DecodeObject[], names?: readonly string[] | null): Promise<DecodedObject[]> {
+  async decode(
+    digest: string,
+    objects: DecodeObject[],
+    names?: readonly string[] | null,
+    { zoom = false }: How = {},
+  ): Promise<DecodedObject[]> {
     const began = performance.now();
     const vocabulary = names?.length ? names : null;
     let answer: Awaited<ReturnType<typeof api.segment>>;
     try {
-      answer = await api.segment(digest, objects.map((o) => this.round(o, false)), vocabulary);
+      answer = await api.segment(digest, objects.map((o) => this.round(o, false)), vocabulary, zoom);
     } catch (error) {
       if (!(error instanceof api.ApiError)) throw error;
       if (error.status === 404) throw new DecoderError("no_scene", error.message);
       if (error.status !== 409) throw new DecoderError(error.status === 422 ? "invalid" : "network", error.message);
-      answer = await api.segment(digest, objects.map((o) => this.round(o, true)), vocabulary); // its round is forgotten
+      answer = await api.segment(digest, objects.map((o) => this.round(o, true)), vocabulary, zoom); // its round is forgotten
     }
     const ms = performance.now() - began;
     return answer.segments.map((found) =>

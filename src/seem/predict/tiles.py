@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -316,18 +316,20 @@ class TiledScene:
         cache_bytes: int = CACHE_BYTES,
         zoom: bool = False,
     ) -> None:
-        self._model, self._network, self._pixels = model, model.network, pixels
-        self.digest = images.digest(pixels)
-        self.weights = model.weights
-        self.geometry = self._sizes((0, 0, pixels.shape[1], pixels.shape[0]))
-        self.levels = pyramid(self.size, tile)
-        self._tile = tile
-        self._zoom = zoom
+        self._describe(model, images.digest(pixels), (pixels.shape[1], pixels.shape[0]), tile, zoom)
+        self._pixels = pixels
         self._budget = cache_bytes
         self._scenes: OrderedDict[Window, tuple[Scene, int]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
         self.encoded = 0  # windows, since it was made; a window that was dropped counts again
+
+    def _describe(self, model: Model, digest: str, size: tuple[int, int], tile: int, zoom: bool) -> None:
+        """Everything but the pixels: what they are called, and the windows that cover them."""
+        self._network, self.weights, self.digest = model.network, model.weights, digest
+        self.geometry = self._sizes((0, 0, *size))
+        self.levels = pyramid(size, tile)
+        self._tile, self._zoom = tile, zoom
 
     def __repr__(self) -> str:
         tiles = sum(map(len, self.levels))
@@ -430,7 +432,7 @@ class TiledScene:
             return single.candidates(*prompts, previous=previous)
         item = self._object(prompts, previous, "")
         scene = self.scene(item.window)
-        found = scene.candidates(*self._local(item.prompts, item.window), previous=self._memory(item, scene))
+        found = scene.candidates(*self._local(item.prompts, item.window), previous=self._memory(item))
         return [self._placed(result, item.window) for result in found]
 
     def session(self) -> Session:
@@ -451,7 +453,8 @@ class TiledScene:
         if isinstance(memory, TiledSegmentation) and _holds(memory.window, extent):
             window = memory.window
             if self._zoom and _is_outlined(checked):
-                window = self._near(extent, window) or window
+                near = self._near(extent, window)
+                window = near if near is not None and self._local(checked, near) else window
             return _Object(checked, extent, window, memory, settled=True)
         if isinstance(memory, np.ndarray):
             return _Object(checked, extent, self._whole, memory, settled=True)
@@ -467,7 +470,7 @@ class TiledScene:
 
     def _named_window(self, prompts: Sequence[Prompt]) -> Window:
         """Where the phrases of an object that nothing else places are matched best; else the whole image."""
-        phrases = [p for p in prompts if isinstance(p, Text)]
+        phrases = [p for p in prompts if isinstance(p, Text)] if len(self.levels) > 1 else []
         best = (-1.0, self._whole)
         for window in self._windows() if phrases else ():
             for phrase in phrases:
@@ -512,17 +515,21 @@ class TiledScene:
             for item in waiting:
                 by_window.setdefault(item.window, []).append(item)
             waiting = []
+            self._need(by_window)
             for window, items in by_window.items():
                 scene = self.scene(window)
                 found = scene.segment_all(
                     [self._local(item.prompts, window) for item in items],
-                    [self._memory(item, scene) for item in items],
+                    [self._memory(item) for item in items],
                     vocabulary,
                     label,
                 )
                 pairs = zip(items, found, strict=True)
                 waiting += [item for item, result in pairs if self._wants_more(item, self._placed(result, window))]
         return [cast(Segmentation, item.result) for item in objects]
+
+    def _need(self, windows: Iterable[Window]) -> None:
+        """Called with all windows that are looked at next; here they are encoded one by one as they are looked at."""
 
     def _wants_more(self, item: _Object, result: TiledSegmentation) -> bool:
         """Take a result, or leave it; whether the object is to be looked at once more, in another window."""
@@ -544,7 +551,7 @@ class TiledScene:
             item.window = self._window(around, side * 2)
             return True
         if self._zoom and _is_outlined(item.prompts):
-            if (near := self._near(around, window)) is None:
+            if (near := self._near(around, window)) is None or not self._local(item.prompts, near):
                 return False
             item.zoomed, item.memory, item.window = True, result, near
             return True
@@ -570,16 +577,21 @@ class TiledScene:
         near = x0, y0, x1, y1
         return near if _length(near) <= CLOSE * _length(window) else None
 
-    def _memory(self, item: _Object, scene: Scene) -> np.ndarray | None:
+    def _memory(self, item: _Object) -> np.ndarray | None:
         """What is remembered of an object, as logits of the window that it is looked at in."""
         memory = item.memory
         if not isinstance(memory, TiledSegmentation):
             return memory
-        if memory.window == item.window:
+        return self._read(memory, item.window)
+
+    def _read(self, memory: TiledSegmentation, window: Window) -> np.ndarray:
+        """(h/4, w/4) logits of a window, as a result of another one shows them."""
+        if memory.window == window:
             return memory.logits
-        height, width = scene.geometry.mask_size
-        (dx, dy) = MASK_STRIDE / scene.geometry.scale
-        x, y = item.window[0] + dx / 2, item.window[1] + dy / 2
+        sizes = self._sizes(window)
+        height, width = sizes.mask_size
+        (dx, dy) = MASK_STRIDE / sizes.scale
+        x, y = window[0] + dx / 2, window[1] + dy / 2
         seen = Piece.whole(memory.logits, memory.window, memory.geometry)
         return seen.read(x + np.arange(width) * dx, y + np.arange(height) * dy)
 

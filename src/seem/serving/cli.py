@@ -78,6 +78,7 @@ def serve(
     limits = replace(
         Limits(),
         memory_bytes=memory * MB,
+        window_bytes=memory * MB // 4,
         session_seconds=session_minutes * 60,
         sessions=max_sessions,
         queue=max_queue,

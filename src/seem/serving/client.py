@@ -63,6 +63,7 @@ class RemoteSegmentation:
         rle: COCO run lengths of the mask.
         score, score_kind, label, label_score, box, area: as in `seem.Segmentation`.
         image: "sha256:…" of the image.
+        window: (x0, y0, x1, y1) that it was outlined in, with zoom.
         round: what the server calls this answer, for `previous`.
     """
 
@@ -75,11 +76,12 @@ class RemoteSegmentation:
     area: int
     image: str = field(repr=False)
     round: str | None = field(default=None, repr=False)
+    window: tuple[int, int, int, int] | None = None
 
     @classmethod
     def from_json(cls, data: JSON, image: str) -> RemoteSegmentation:
         """From one of an answer's segments."""
-        box = None if data["box"] is None else tuple(data["box"])
+        box, window = (None if v is None else tuple(v) for v in (data["box"], data.get("window")))
         return cls(
             rle=data["mask_rle"],
             score=data["score"],
@@ -90,6 +92,7 @@ class RemoteSegmentation:
             area=data["area"],
             image=image,
             round=data.get("round"),
+            window=window,
         )
 
     @cached_property
@@ -166,18 +169,20 @@ class Client:
         """The model, its names, the server's limits."""
         return self._send("GET", "/v1/info", session=False).json()
 
-    def encode(self, image: object) -> RemoteScene:
+    def encode(self, image: object, zoom: bool = False) -> RemoteScene:
         """Sends an image to be encoded.
 
         Args:
             image: a path, the bytes of a file, a `PIL.Image.Image`, or a uint8 (H, W, 3) RGB array.
+            zoom: outline objects in windows of their own, as `Model.encode_large(zoom=True)`; each costs the server
+                another encoding.
 
         Raises:
             ServerError: a ValueError; the image is broken, too large or of a refused format.
             OSError: the file cannot be read. TypeError: not an image.
         """
         data = _file_bytes(image)
-        return RemoteScene(self, data, self._upload(data))
+        return RemoteScene(self, data, self._upload(data), zoom)
 
     def text(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Phrases in the joint space: sentence (K, D), tokens (K, T, dim), mask (K, T), for a decoder elsewhere."""
@@ -290,8 +295,8 @@ class RemoteScene:
         size: (width, height).
     """
 
-    def __init__(self, client: Client, data: bytes, about: JSON) -> None:
-        self._client, self._data = client, data
+    def __init__(self, client: Client, data: bytes, about: JSON, zoom: bool = False) -> None:
+        self._client, self._data, self._zoom = client, data, zoom
         self.digest: str = about["image"]
         self.size: tuple[int, int] = (about["width"], about["height"])
 
@@ -317,7 +322,7 @@ class RemoteScene:
     ) -> list[RemoteSegmentation]:
         """Segment several objects in one decode, as `seem.Scene.segment_all`."""
         before = list(previous) if previous is not None else [None] * len(objects)
-        body: JSON = {"vocabulary": _names(vocabulary), "label": label}
+        body: JSON = {"vocabulary": _names(vocabulary), "label": label, "zoom": self._zoom}
         body["objects"] = [
             object_to_json(i, prompts) | {"previous": _previous(p)}
             for i, (prompts, p) in enumerate(zip(objects, before, strict=True))

@@ -14,6 +14,7 @@ from seem.serving.worker import Encoded, Worker
 
 if TYPE_CHECKING:
     from seem.predict.model import Model
+    from seem.predict.tiles import Window
     from seem.serving.settings import Settings
 
 log = logging.getLogger("seem.serving")
@@ -26,6 +27,9 @@ class Engine(Protocol):
         """{"model", "weights", "own_names"}; returns when the model is ready."""
 
     async def encode(self, data: bytes, max_pixels: int) -> Encoded: ...
+
+    async def encode_window(self, data: bytes, max_pixels: int, window: Window) -> bytes:
+        """`Worker.encode_window`, where photos are encoded."""
 
     def share(self, scene: bytes) -> Any:
         """A scene as `call` wants it, so that it need not travel each time."""
@@ -58,6 +62,9 @@ class LocalEngine:
 
     async def encode(self, data: bytes, max_pixels: int) -> Encoded:
         return await self.call("encode", data, max_pixels)
+
+    async def encode_window(self, data: bytes, max_pixels: int, window: Window) -> bytes:
+        return await self.call("encode_window", data, max_pixels, window)
 
     def share(self, scene: bytes) -> Any:
         return scene

@@ -24,7 +24,10 @@ class Metrics:
         )  # fmt: skip
         self.in_flight = Gauge("seem_requests_in_flight", "Requests being answered.", registry=self.registry)
         self.encodes = Counter(
-            "seem_encodes", "Uploads: encoded, or known already.", ("result",), registry=self.registry
+            "seem_encodes",
+            "Uploads: encoded, or known already; and windows of photos.",
+            ("result",),
+            registry=self.registry,
         )
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:

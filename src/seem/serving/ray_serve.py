@@ -29,6 +29,8 @@ from seem.serving.worker import Encoded, Worker
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
+    from seem.predict.tiles import Window
+
 APP = "seem"
 ONGOING = 8  # requests that a replica holds; this process's queues let through fewer
 
@@ -96,6 +98,10 @@ class RayEngine:
 
     async def encode(self, data: bytes, max_pixels: int) -> Encoded:
         found: Encoded = await _answer(self._encoder.call.remote("encode", data, max_pixels))
+        return found
+
+    async def encode_window(self, data: bytes, max_pixels: int, window: Window) -> bytes:
+        found: bytes = await _answer(self._encoder.call.remote("encode_window", data, max_pixels, window))
         return found
 
     def share(self, scene: bytes) -> Any:

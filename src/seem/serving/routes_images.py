@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
 import safetensors.numpy
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from PIL import Image
 from starlette.responses import Response
 
 from seem.images import load_image
+from seem.predict.tiles import Window
 from seem.serving.errors import ApiError, invalid, not_found
 from seem.serving.page import samples
 from seem.serving.routes_model import BINARY, ERRORS
@@ -32,11 +34,13 @@ from seem.serving.schemas import (
     SegmentsAnswer,
 )
 from seem.serving.sessions import Round, Session, StoredImage
-from seem.serving.state import NeedsJson, TheSession, TheState, elapsed_ms
+from seem.serving.state import NeedsJson, State, TheSession, TheState, elapsed_ms
+from seem.serving.worker import Memory, Wanted, window_key
 
 router = APIRouter(prefix="/v1/images", tags=["images"], responses=ERRORS)
 
 Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$")]
+SMALLEST_WINDOW = 8  # pixels of a side, or the photo's own
 _UPLOAD = {"requestBody": {"required": True, "content": {"image/*": {}, "application/octet-stream": {}}}}
 
 
@@ -76,15 +80,36 @@ async def _encode(state: TheState, session: Session, photo: bytes) -> ImageAnswe
 
 @router.get("/{digest}/scene", responses=BINARY, response_class=Response)
 async def scene(
-    digest: Digest, state: TheState, session: TheSession, if_none_match: Annotated[str | None, Header()] = None
+    digest: Digest,
+    state: TheState,
+    session: TheSession,
+    window: Annotated[str | None, Query(description="x0,y0,x1,y1 in pixels of the photo, half-open")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The scene as `Scene.to_bytes` writes it, for a decoder elsewhere."""
+    """The scene as `Scene.to_bytes` writes it, for a decoder elsewhere; or that of a window, encoded by itself."""
     image = state.sessions.image(session, digest)
-    etag = f'"{digest[7:]}.{state.about["weights"][7:23]}"'
+    part = None if window is None else _window(window, image.encoded.size)
+    version = state.about["weights"][7:23] + ("" if part is None else "." + "-".join(map(str, part)))
+    etag = f'"{digest[7:]}.{version}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
     if if_none_match == etag:
         return Response(status_code=304, headers=headers)
-    return Response(image.encoded.scene, media_type="application/octet-stream", headers=headers)
+    found = image.encoded if part is None else await state.add_window(session, digest, part)
+    return Response(found.scene, media_type="application/octet-stream", headers=headers)
+
+
+def _window(text: str, size: tuple[int, int]) -> Window:
+    """A window of a photo of (width, height). Raises ApiError 422 for what is none, or is too small."""
+    if re.fullmatch(r"\d{1,9}(,\d{1,9}){3}", text, re.ASCII) is None:
+        raise invalid(f"window: expected x0,y0,x1,y1 in whole pixels, got {text[:60]!r}")
+    x0, y0, x1, y1 = map(int, text.split(","))
+    width, height = size
+    if not (x0 < x1 <= width and y0 < y1 <= height):
+        raise invalid(f"window: expected a part of the photo of {width}x{height}, got {text}")
+    least = min(SMALLEST_WINDOW, width), min(SMALLEST_WINDOW, height)
+    if x1 - x0 < least[0] or y1 - y0 < least[1]:
+        raise invalid(f"window: expected at least {least[0]}x{least[1]} pixels, got {x1 - x0}x{y1 - y0}")
+    return x0, y0, x1, y1
 
 
 @router.get("/{digest}/picture", response_class=Response, responses={200: {"content": {"image/*": {}}}})
@@ -130,24 +155,40 @@ async def segment(digest: Digest, request: SegmentRequest, state: TheState, sess
     size = _size(state.sessions.image(session, digest))
     scenes = state.scenes(session, digest, [p for listed in objects for p in listed])
     previous = [_previous(session, digest, o) for o in request.objects]
-    segments, logits = await state.ask(
-        state.decoding, session, "segment", digest, scenes, objects, previous, request.vocabulary, request.label
-    )
-    for item, found, kept in zip(request.objects, segments, logits, strict=True):
+    args = (objects, previous, request.vocabulary, request.label)
+    if request.zoom:
+        segments, memories = await _ask_zoomed(state, session, digest, scenes, *args)
+    else:
+        segments, memories = await state.ask(state.decoding, session, "segment", digest, scenes, *args)
+    for item, found, kept in zip(request.objects, segments, memories, strict=True):
         found["id"] = item.id
         found["round"] = state.sessions.remember(session, Round(digest, item.id, kept))
     return SegmentsAnswer.model_validate({"image": size, "segments": segments})
 
 
+async def _ask_zoomed(state: State, session: Session, digest: str, scenes: dict[str, Any], *args: Any) -> Any:
+    """`Worker.segment_zoomed`, asked again with the windows that it wants to see."""
+    while True:
+        answer = await state.ask(state.decoding, session, "segment_zoomed", digest, scenes, *args)
+        if not isinstance(answer, Wanted):
+            return answer
+        for window in answer.windows:
+            found = await state.add_window(session, digest, window)
+            scenes[window_key(digest, window)] = found.shared
+
+
 @router.get("/{digest}/rounds/{name}", responses=BINARY, response_class=Response)
 async def memory(digest: Digest, name: str, session: TheSession) -> Response:
-    """A round's memory, for a decoder elsewhere: safetensors with logits (h/4, w/4) float32."""
-    logits = np.ascontiguousarray(session.recall(name, digest).logits, np.float32)
-    return Response(safetensors.numpy.save({"logits": logits}), media_type="application/octet-stream")
+    """A round's memory, for a decoder elsewhere: safetensors with logits (h/4, w/4) float32, and in its metadata the
+    "window" x0,y0,x1,y1 that they show, if the round was to zoom."""
+    kept = session.recall(name, digest).memory
+    metadata = None if kept.window is None else {"window": ",".join(map(str, kept.window))}
+    data = safetensors.numpy.save({"logits": np.ascontiguousarray(kept.logits, np.float32)}, metadata)
+    return Response(data, media_type="application/octet-stream")
 
 
-def _previous(session: Session, digest: str, item: ObjectJSON) -> np.ndarray | dict[str, Any] | None:
-    """Logits that were kept, or a mask."""
+def _previous(session: Session, digest: str, item: ObjectJSON) -> Memory | dict[str, Any] | None:
+    """What was kept of a round, or a mask."""
     if item.previous is None:
         return None
     given = item.previous.round
@@ -156,7 +197,7 @@ def _previous(session: Session, digest: str, item: ObjectJSON) -> np.ndarray | d
     if item.previous.rle is not None:
         return item.previous.rle.model_dump()
     name = session.latest.get((digest, item.id), "") if given is True else str(given)
-    return session.recall(name, digest).logits
+    return session.recall(name, digest).memory
 
 
 # ---- unprompted ---------------------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ class SegmentRequest(Model):
     objects: Annotated[list[ObjectJSON], Field(min_length=1)]
     vocabulary: Vocabulary | None = None
     label: bool = True
+    zoom: bool = Field(False, description="outline objects in windows of their own, once their outline is what counts")
 
 
 class FindRequest(Model):
@@ -208,6 +209,7 @@ class Segment(BaseModel):
     label_score: float | None
     box: list[int] | None
     area: int
+    window: list[int] | None = Field(None, description="[x0, y0, x1, y1] that it was outlined in, with zoom")
     round: str | None = Field(None, description="for previous.round of a later request")
 
 

@@ -11,14 +11,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from seem.serving.errors import ApiError, busy, not_found
 from seem.serving.settings import Limits
 from seem.serving.videos import StoredVideo
-from seem.serving.worker import Encoded
+from seem.serving.worker import Encoded, Memory
+
+if TYPE_CHECKING:
+    from seem.predict.tiles import Window
 
 
 @dataclass
@@ -84,18 +85,61 @@ class ImageStore:
 
 
 @dataclass(frozen=True)
+class StoredWindow:
+    """One encoded window of an image.
+
+    Attributes:
+        scene: `Scene.to_bytes`.
+        shared: the scene as the engine wants it.
+    """
+
+    scene: bytes
+    shared: Any
+
+
+class WindowStore:
+    """Encoded windows by image and place, least recently used ones dropped beyond a budget of bytes."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._windows: OrderedDict[tuple[str, Window], StoredWindow] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def get(self, digest: str, window: Window) -> StoredWindow | None:
+        """A window, which is now the most recently used one."""
+        found = self._windows.get((digest, window))
+        if found is not None:
+            self._windows.move_to_end((digest, window))
+        return found
+
+    def put(self, digest: str, window: Window, found: StoredWindow) -> None:
+        old = self._windows.pop((digest, window), None)
+        self.bytes += len(found.scene) - (len(old.scene) if old else 0)
+        self._windows[digest, window] = found
+        while self.bytes > self._budget and len(self._windows) > 1:
+            self.bytes -= len(self._windows.popitem(last=False)[1].scene)
+
+
+@dataclass(frozen=True)
 class Round:
     """One object's mask after a round, for the memory prompt of the next.
 
     Attributes:
         digest: of the image.
         object_id: as the client numbers it.
-        logits: (h/4, w/4) float32.
+        memory: what the next round reads.
     """
 
     digest: str
     object_id: int
-    logits: np.ndarray
+    memory: Memory
+
+    @property
+    def bytes(self) -> int:
+        return self.memory.logits.nbytes
 
 
 @dataclass
@@ -128,7 +172,7 @@ class Session:
         name = str(self.counter)
         self.rounds[name] = found
         self.latest[found.digest, found.object_id] = name
-        self.round_bytes += found.logits.nbytes
+        self.round_bytes += found.bytes
         while self.round_bytes > budget and len(self.rounds) > 1:
             self.forget_oldest_round()
         return name
@@ -153,7 +197,7 @@ class Session:
 
     def _forget(self, name: str) -> None:
         gone = self.rounds.pop(name)
-        self.round_bytes -= gone.logits.nbytes
+        self.round_bytes -= gone.bytes
         if self.latest.get((gone.digest, gone.object_id)) == name:
             del self.latest[gone.digest, gone.object_id]
 
@@ -175,6 +219,7 @@ class Sessions:
         self._limits, self._clock = limits, clock
         self._sessions: OrderedDict[str, Session] = OrderedDict()  # least recently used first
         self.images = ImageStore(limits.memory_bytes)
+        self.windows = WindowStore(limits.window_bytes)
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -23,6 +23,7 @@ class Limits:
         sessions: at once.
         session_seconds: a session that is not used for so long ends.
         memory_bytes: of all encoded scenes with their photos; least recently used ones go first.
+        window_bytes: of all encoded windows of photos; they are encoded again when they are needed again.
         round_bytes, all_round_bytes: of the mask logits that one session's rounds keep for memory prompts, and that all
             of them do.
         hot_scenes: scenes kept ready for the decoder, about 15 MB each with seem-tiny.
@@ -50,6 +51,7 @@ class Limits:
     sessions: int = 500
     session_seconds: int = 3600
     memory_bytes: int = 1024 * MB
+    window_bytes: int = 256 * MB
     round_bytes: int = 8 * MB
     all_round_bytes: int = 256 * MB
     hot_scenes: int = 24

@@ -15,10 +15,11 @@ from fastapi import Depends, Header, Request
 from seem.images import ImageError
 from seem.serving.errors import ApiError, busy, invalid
 from seem.serving.pools import FairPool
-from seem.serving.sessions import Session, Sessions, StoredImage
+from seem.serving.sessions import Session, Sessions, StoredImage, StoredWindow
 from seem.serving.videos import hide_path
 
 if TYPE_CHECKING:
+    from seem.predict.tiles import Window
     from seem.serving.engines import Engine
     from seem.serving.metrics import Metrics
     from seem.serving.middleware import Drain
@@ -63,6 +64,7 @@ class State:
         self.metrics.watch("seem_sessions", "Open sessions.", lambda: len(self.sessions))
         self.metrics.watch("seem_images", "Encoded images kept.", lambda: len(images))
         self.metrics.watch("seem_image_bytes", "Bytes of scenes and photos kept.", lambda: images.bytes)
+        self.metrics.watch("seem_window_bytes", "Bytes of scenes of windows kept.", lambda: self.sessions.windows.bytes)
         self.metrics.watch("seem_images_dropped", "Images dropped for the byte budget.", lambda: images.dropped)
         for pool in (self.encoding, self.decoding, self.heavy, self.tracking):
             self.metrics.watch(f"seem_{pool.name}_waiting", "Requests in the queue.", partial(getattr, pool, "waiting"))
@@ -133,6 +135,18 @@ class State:
         image = known or StoredImage(encoded, photo, file, self.engine.share(encoded.scene))
         self.sessions.add_image(session, image, file)
         return image
+
+    async def add_window(self, session: Session, digest: str, window: Window) -> StoredWindow:
+        """A window of an image of this session, encoded now if it is not kept."""
+        image, windows = self.sessions.image(session, digest), self.sessions.windows
+        known = windows.get(digest, window)
+        if known is None:
+            call = partial(self.engine.encode_window, image.photo, self.settings.limits.pixels, window)
+            scene = await self.work(self.encoding, session, call, same=(digest, window))
+            known = windows.get(digest, window) or StoredWindow(scene, self.engine.share(scene))
+            windows.put(digest, window, known)
+            self.metrics.encodes.labels("window").inc()
+        return known
 
     def scenes(self, session: Session, digest: str, prompts: Any = ()) -> dict[str, Any]:
         """The scene of an image and those that references among prompts (as JSON) name, all of this session."""

@@ -10,16 +10,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors.torch
 import torch
 
 from seem import geometry, images
-from seem.geometry import ImageGeometry
 from seem.predict.encoding import given_logits, visual_prompts
 from seem.predict.scene import Scene
+from seem.predict.tiles import TiledScene, TiledSegmentation, Window
+from seem.predict.zoomed_photo import MissingWindows, ZoomedPhoto
 from seem.prompts import VISUAL_TYPES, Mask, Prompt, check, prompt_from_json
 from seem.vocabulary import parse_vocabulary
 
@@ -47,6 +48,31 @@ class Encoded:
     size: tuple[int, int]
     encoded: tuple[int, int]
     scene: bytes
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a round leaves for the object's next one.
+
+    Attributes:
+        logits: (h/4, w/4) float32.
+        window: of the photo that they show, half-open x0, y0, x1, y1; None for a round that was not to zoom.
+    """
+
+    logits: np.ndarray
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Instead of an answer: windows that have to be among the scenes."""
+
+    windows: list[Window]
+
+
+def window_key(digest: str, window: Window) -> str:
+    """What a window's scene is called among scenes."""
+    return f"{digest}@{','.join(map(str, window))}"
 
 
 class Scenes:
@@ -86,7 +112,7 @@ class Worker:
     """A model and the scenes that it works on. Thread-safe.
 
     Every operation takes `scenes`, a mapping from an image's digest to its scene: of the image itself, and of those
-    that references name.
+    that references name; and from `window_key` to a window's scene.
 
     Args:
         model: to work with.
@@ -107,6 +133,11 @@ class Worker:
         width, height = scene.geometry.encoded
         return Encoded(scene.digest, scene.size, (height, width), scene.to_bytes())
 
+    def encode_window(self, data: bytes, max_pixels: int, window: Window) -> bytes:
+        """A file's bytes -> `Scene.to_bytes` of a window of its photo. Raises as `encode`."""
+        pixels = images.load_image(data, min(max_pixels, self.model.max_pixels))
+        return TiledScene(self.model, pixels).scene(window).to_bytes()
+
     # ---- prompted -------------------------------------------------------------------------------------------------
 
     def segment(
@@ -114,32 +145,84 @@ class Worker:
         digest: str,
         scenes: Mapping[str, Any],
         objects: Sequence[Sequence[JSON]],
-        previous: Sequence[np.ndarray | JSON | None],
+        previous: Sequence[Memory | JSON | None],
         vocabulary: Sequence[Any] | None,
         label: bool = True,
-    ) -> tuple[list[JSON], list[np.ndarray]]:
+    ) -> tuple[list[JSON], list[Memory]]:
         """One round for several objects.
 
         Args:
             digest: the image.
             scenes: see the class.
             objects: of each its prompts as JSON.
-            previous: of each the logits of the round before, or a mask as run lengths, or None.
+            previous: of each what its round before left, or a mask as run lengths, or None.
             vocabulary: names for the label.
             label: False leaves labels out.
 
         Returns:
-            Of each object its JSON and its logits, for the next round.
+            Of each object its JSON and its memory, for the next round.
         """
         scene = self._scenes.get(digest, scenes[digest])
-        prompts = [self._prompts(listed, scenes, f"objects[{i}].prompts") for i, listed in enumerate(objects)]
-        memory = [_logits(scene.geometry, p, f"objects[{i}].previous") for i, p in enumerate(previous)]
+        prompts = self._objects(objects, scenes)
+        memory = [self._logits(scene, p, f"objects[{i}].previous") for i, p in enumerate(previous)]
         names = _names(vocabulary)
         if len(prompts) == 1:
             results = [scene.segment(*prompts[0], previous=memory[0], vocabulary=names, label=label)]
         else:
             results = scene.segment_all(prompts, previous=memory, vocabulary=names, label=label)
-        return [_segment_json(r) for r in results], [r.logits for r in results]
+        return [_segment_json(r) for r in results], [Memory(r.logits) for r in results]
+
+    def segment_zoomed(
+        self,
+        digest: str,
+        scenes: Mapping[str, Any],
+        objects: Sequence[Sequence[JSON]],
+        previous: Sequence[Memory | JSON | None],
+        vocabulary: Sequence[Any] | None,
+        label: bool = True,
+    ) -> tuple[list[JSON], list[Memory]] | Wanted:
+        """`segment`, zooming in as `Model.encode_large(zoom=True)`; or the windows that it has to see for that."""
+        photo = self._zoomed(digest, scenes)
+        prompts = self._objects(objects, scenes)
+        memory: list[Any] = []
+        for i, p in enumerate(previous):
+            if isinstance(p, Memory) and p.window is not None:
+                memory.append(photo.remembered(p.logits, p.window))
+            else:
+                memory.append(self._logits(photo.whole, p, f"objects[{i}].previous"))
+        try:
+            found = photo.segment_all(prompts, memory, _names(vocabulary), label)
+        except MissingWindows as missing:
+            return Wanted(missing.windows)
+        results = [cast(TiledSegmentation, r) for r in found]
+        return (
+            [{**_segment_json(r), "window": list(r.window)} for r in results],
+            [Memory(r.logits, r.window) for r in results],
+        )
+
+    def _zoomed(self, digest: str, scenes: Mapping[str, Any]) -> ZoomedPhoto:
+        def find(window: Window) -> Scene | None:
+            key = window_key(digest, window)
+            return self._scenes.get(key, scenes[key]) if key in scenes else None
+
+        return ZoomedPhoto(self.model, self._scenes.get(digest, scenes[digest]), find)
+
+    def _logits(self, scene: Scene, previous: Memory | JSON | None, name: str) -> np.ndarray | None:
+        """The round before as logits of the photo: what was kept, or a mask's share of each cell, from -8 to 8."""
+        if previous is None:
+            return None
+        if isinstance(previous, Memory):
+            if previous.window is None:
+                return previous.logits
+            return ZoomedPhoto(self.model, scene, lambda window: None).flat(previous.logits, previous.window)
+        try:
+            mask = _mask(previous, scene.size)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name}.rle: {error}") from None
+        return given_logits(scene.geometry, mask.array)
+
+    def _objects(self, objects: Sequence[Sequence[JSON]], scenes: Mapping[str, Any]) -> list[list[Prompt]]:
+        return [self._prompts(listed, scenes, f"objects[{i}].prompts") for i, listed in enumerate(objects)]
 
     def _prompts(self, listed: Sequence[JSON], scenes: Mapping[str, Any], name: str) -> list[Prompt]:
         def resolve(digest: str) -> Scene:
@@ -267,17 +350,6 @@ def _mask(rle: object, size: tuple[int, int]) -> Mask:
     mask = Mask(geometry.rle_decode(rle, size[0] * size[1]))
     check(mask, size, "mask")
     return mask
-
-
-def _logits(sizes: ImageGeometry, previous: np.ndarray | JSON | None, name: str) -> np.ndarray | None:
-    """The round before as logits: those that were kept, or a mask's share of each cell, from -8 to 8."""
-    if previous is None or isinstance(previous, np.ndarray):
-        return previous
-    try:
-        mask = _mask(previous, sizes.original)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}.rle: {error}") from None
-    return given_logits(sizes, mask.array)
 
 
 def _segment_json(result: Segmentation) -> JSON:

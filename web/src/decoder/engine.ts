@@ -9,10 +9,12 @@ import { enlarge, type Size } from "./geometry";
 import { obeyBoxes, obeyClicks, type BoxCells, type ClickCell } from "./obey";
 import { MAPS, parseScene, type SceneFile } from "./scene";
 import { parseTensors, tensor } from "./tensors";
-import { DecoderError, type DecodedObject, type DecodeObject } from "./types";
+import { DecoderError, type DecodedObject, type DecodeObject, type How, type Prompt, type Window } from "./types";
+import { localPrompts, same, seenFrom, wholeOf, zoomIn, type Look, type Memory, type Seen } from "./zoom";
 
 const FORMAT = 2;
 export const MAX_SCENES = 4; // about 16 MB each once prepared
+const MAX_WINDOWS = 4; // of all photos
 const MAX_MEMORIES = 512; // of one scene, 64 KB each
 const MAX_PASSING = 16; // of previews, which mostly come to nothing
 const OBJECTS_PER_RUN = 8; // bounds memory; more objects go in several passes
@@ -35,11 +37,25 @@ export type Graph = (typeof GRAPHS)[number];
 
 type Feeds = Record<string, OrtTensor>;
 
-interface Scene {
+/** A photo, or a window of one, ready for the decoder. */
+interface View {
   file: SceneFile;
   prepared: Feeds;
-  memories: Map<string, Float32Array>;
-  passing: Map<string, Float32Array>;
+}
+
+interface Scene extends View {
+  memories: Map<string, Seen>;
+  passing: Map<string, Seen>;
+}
+
+/** What one object looks like in a window. */
+interface Found extends Seen {
+  /** of the window's pixels, row by row */
+  mask: Uint8Array;
+  area: number;
+  score: number;
+  label: string | null;
+  labelScore: number | null;
 }
 
 /** What labels are chosen from: K names and their (K, D) embeddings. */
@@ -50,6 +66,7 @@ export interface Names {
 
 export class Engine {
   private readonly scenes = new Map<string, Scene>(); // the least recently used first
+  private readonly windows = new Map<string, View>(); // by `windowKey`, the least recently used first
   private rounds = 0;
 
   private constructor(
@@ -91,7 +108,7 @@ export class Engine {
       maps[name] = { shape, data };
     }
     const file: SceneFile = { image: "", weights: "", original: size, encoded: size, padded: size, maps };
-    const scene: Scene = { file, prepared: await this.prepare(file), memories: new Map(), passing: new Map() };
+    const scene: View = { file, prepared: await this.prepare(file) };
     const click: DecodeObject = { id: 0, prompts: [{ type: "click", x: 8, y: 8 }] };
     const nothing: Known = { phrase: unknown, region: unknown };
     const encoded = encodeObject(click, file, this.description, nothing, unknown);
@@ -105,80 +122,157 @@ export class Engine {
 
   /** Reads a scene and runs what the image alone decides; returns digests of scenes that had to go. */
   async loadScene(digest: string, bytes: ArrayBuffer): Promise<string[]> {
-    const file = parseScene(bytes);
-    if (file.weights !== this.description.weights) {
-      throw new DecoderError("invalid", `scene: expected one of ${this.description.weights}, got ${file.weights}`);
-    }
-    const prepared = await this.prepare(file);
+    const view = await this.open(bytes);
     const before = this.scenes.get(digest);
-    const memories = before?.memories ?? new Map<string, Float32Array>();
-    const passing = before?.passing ?? new Map<string, Float32Array>();
+    const memories = before?.memories ?? new Map<string, Seen>();
+    const passing = before?.passing ?? new Map<string, Seen>();
     this.scenes.delete(digest);
-    this.scenes.set(digest, { file, prepared, memories, passing });
+    this.scenes.set(digest, { ...view, memories, passing });
     const dropped: string[] = [];
     for (const old of this.scenes.keys()) {
       if (this.scenes.size <= MAX_SCENES) break;
-      this.scenes.delete(old);
+      this.forget(old);
       dropped.push(old);
     }
     return dropped;
   }
 
+  /** The scene of a window of a loaded photo; the least recently used ones are dropped. */
+  async loadWindow(digest: string, window: Window, bytes: ArrayBuffer): Promise<void> {
+    this.scene(digest);
+    const view = await this.open(bytes);
+    const { width, height } = view.file.original;
+    if (width !== window[2] - window[0] || height !== window[3] - window[1]) {
+      throw new DecoderError("invalid", `window: expected the scene of ${window.join(",")}, got one of ${width}x${height}`);
+    }
+    this.windows.set(windowKey(digest, window), view);
+    for (const old of this.windows.keys()) {
+      if (this.windows.size <= MAX_WINDOWS) break;
+      this.windows.delete(old);
+    }
+  }
+
   /** A round that was made elsewhere: a file with its logits, stride 4 of the encoded image -> its handle. */
   adopt(digest: string, bytes: ArrayBuffer): string {
-    const scene = this.scenes.get(digest);
-    if (!scene) throw new DecoderError("no_scene", `expected a loaded scene, got ${digest.slice(0, 15)}…`);
+    const scene = this.scene(digest);
     const { shape, data } = tensor(parseTensors(bytes, "round"), "logits", "round");
     const { width, height } = maskSize(scene.file);
     if (shape.length !== 2 || shape[0] !== height || shape[1] !== width) {
       throw new DecoderError("invalid", `round: expected logits of ${height} x ${width}, got ${shape.join(" x ")}`);
     }
-    return this.remember(scene.memories, MAX_MEMORIES, data);
+    const { original, encoded } = scene.file;
+    const mask = new Uint8Array(original.width * original.height);
+    enlarge(data, { width, height }, encoded, original, mask);
+    const { box } = outline(mask, original.width, original.height);
+    return this.remember(scene.memories, MAX_MEMORIES, { window: wholeOf(original), encoded, logits: data, box });
   }
 
   /** A preview was accepted: its memory stays. */
   keep(digest: string, handle: string): void {
     const scene = this.scenes.get(digest);
-    const logits = scene?.passing.get(handle);
-    if (!scene || !logits) return;
+    const seen = scene?.passing.get(handle);
+    if (!scene || !seen) return;
     scene.passing.delete(handle);
-    scene.memories.set(handle, logits);
+    scene.memories.set(handle, seen);
   }
 
   forget(digest: string): void {
     this.scenes.delete(digest);
+    for (const key of this.windows.keys()) if (key.startsWith(digest)) this.windows.delete(key);
   }
 
-  /** One round of any number of objects; of a preview only the last few memories are kept, until `keep` says more. */
+  /**
+   * One round of any number of objects; of a preview only the last few memories are kept, until `keep` says more. To zoom, it
+   * wants windows: a result that does is of the whole photo, or of the window before.
+   */
   async decode(
     digest: string,
     objects: readonly DecodeObject[],
     known: Known,
     names: Names | null,
-    preview = false,
+    how: How = {},
   ): Promise<DecodedObject[]> {
     const began = performance.now();
-    const scene = this.scenes.get(digest);
-    if (!scene) throw new DecoderError("no_scene", `expected a loaded scene, got ${digest.slice(0, 15)}…`);
+    const scene = this.scene(digest);
     this.scenes.delete(digest);
     this.scenes.set(digest, scene);
-    const memory = (handle: string): Float32Array => {
-      const logits = scene.memories.get(handle) ?? scene.passing.get(handle);
-      if (!logits) throw new DecoderError("no_memory", `previous: expected a memory of this image, got ${handle}`);
-      return logits;
-    };
-    const encoded = objects.map((object) => encodeObject(object, scene.file, this.description, known, memory));
+    const ask = { digest, scene, known, names };
     const results: DecodedObject[] = [];
-    for (let start = 0; start < objects.length; start += OBJECTS_PER_RUN) {
-      const part = batch(encoded.slice(start, start + OBJECTS_PER_RUN), scene.file, this.description);
-      const outputs = await this.run(scene, part, names);
-      for (let i = 0; i < part.count; i++) {
-        results.push(this.result(scene, outputs, i, objects[start + i]!, names, preview));
-      }
+    if (how.zoom) {
+      for (const object of objects) results.push(await this.zoom(ask, object, how));
+    } else {
+      const whole = wholeOf(scene.file.original);
+      const found = await this.look(ask, scene, whole, objects.map((object) => ({ object, memory: memoryOf(scene, object) })));
+      results.push(...found.map((each, i) => this.result(scene, each, objects[i]!.id, how)));
     }
     const ms = performance.now() - began;
     for (const result of results) result.ms = ms;
     return results;
+  }
+
+  private async zoom(ask: Question, object: DecodeObject, how: How): Promise<DecodedObject> {
+    const { digest, scene } = ask;
+    const { original, encoded } = scene.file;
+    const whole = wholeOf(original);
+    const memory = memoryOf(scene, object);
+    const look: Look<Found> = async (window, prompts, before) => {
+      const view = same(window, whole) ? scene : this.window(digest, window);
+      return view && (await this.look(ask, view, window, [{ object: { id: object.id, prompts }, memory: before }]))[0]!;
+    };
+    const { found, wants } = await zoomIn(object.prompts, memory, { size: original, encoded }, look);
+    const shown = found ?? (await this.lookFromHere(object.prompts, memory, whole, look));
+    return { ...this.result(scene, shown, object.id, how), wants };
+  }
+
+  /** A mask at once, though not from as close as it will be: in the window of the round before, else of the whole photo. */
+  private async lookFromHere(prompts: Prompt[], memory: Memory | null, whole: Window, look: Look<Found>): Promise<Found> {
+    if (memory && "window" in memory && localPrompts(prompts, memory.window).length > 0) {
+      const before = await look(memory.window, localPrompts(prompts, memory.window), memory);
+      if (before) return before;
+    }
+    return (await look(whole, prompts, memory))!;
+  }
+
+  /** One round of objects whose prompts are in coordinates of a window. */
+  private async look(ask: Question, view: View, window: Window, asked: readonly Asked[]): Promise<Found[]> {
+    const { known, names } = ask;
+    const { file } = view;
+    const encoded = asked.map(({ object, memory }) => {
+      const previous = memory && "window" in memory ? "seen" : memory;
+      const seen = (): Float32Array => seenFrom(memory as Seen, window, file.encoded);
+      return encodeObject({ ...object, previous }, file, this.description, known, seen);
+    });
+    const found: Found[] = [];
+    for (let start = 0; start < asked.length; start += OBJECTS_PER_RUN) {
+      const part = batch(encoded.slice(start, start + OBJECTS_PER_RUN), file, this.description);
+      const outputs = await this.run(view, part, names);
+      for (let i = 0; i < part.count; i++) found.push(this.found(view, window, outputs, i, asked[start + i]!.object, names));
+    }
+    return found;
+  }
+
+  private scene(digest: string): Scene {
+    const scene = this.scenes.get(digest);
+    if (!scene) throw new DecoderError("no_scene", `expected a loaded scene, got ${digest.slice(0, 15)}…`);
+    return scene;
+  }
+
+  /** A window that is loaded, which is now the most recently used one. */
+  private window(digest: string, window: Window): View | null {
+    const key = windowKey(digest, window);
+    const view = this.windows.get(key);
+    if (!view) return null;
+    this.windows.delete(key);
+    this.windows.set(key, view);
+    return view;
+  }
+
+  private async open(bytes: ArrayBuffer): Promise<View> {
+    const file = parseScene(bytes);
+    if (file.weights !== this.description.weights) {
+      throw new DecoderError("invalid", `scene: expected one of ${this.description.weights}, got ${file.weights}`);
+    }
+    return { file, prepared: await this.prepare(file) };
   }
 
   private async prepare(file: SceneFile): Promise<Feeds> {
@@ -187,8 +281,8 @@ export class Engine {
     return this.graphs.prepare.run(feeds);
   }
 
-  private async run(scene: Scene, b: Batch, names: Names | null): Promise<Feeds> {
-    const { prepared, file } = scene;
+  private async run(view: View, b: Batch, names: Names | null): Promise<Feeds> {
+    const { prepared, file } = view;
     const { dim, joint_dim: joint } = this.description;
     const [h4, w4] = [file.padded.height / 4, file.padded.width / 4];
     const n = b.count;
@@ -229,16 +323,8 @@ export class Engine {
     });
   }
 
-  private result(
-    scene: Scene,
-    outputs: Feeds,
-    i: number,
-    object: DecodeObject,
-    names: Names | null,
-    preview: boolean,
-  ): DecodedObject {
-    const { file } = scene;
-    const { id } = object;
+  private found(view: View, window: Window, outputs: Feeds, i: number, object: DecodeObject, names: Names | null): Found {
+    const { file } = view;
     const cells = maskSize(file);
     const padded = { width: file.padded.width / 4, height: file.padded.height / 4 };
     const logits = crop(values(outputs["logits"]!), i, padded, cells);
@@ -249,7 +335,7 @@ export class Engine {
     const { width, height } = file.original;
     const mask = new Uint8Array(width * height);
     enlarge(logits, cells, file.encoded, file.original, mask);
-    const found = outline(mask, width, height);
+    const { box, area } = outline(mask, width, height);
     let label: string | null = null;
     let labelScore: number | null = null;
     if (names) {
@@ -259,15 +345,26 @@ export class Engine {
       label = names.names[best]!;
       labelScore = row[best]!;
     }
-    const memory = preview
-      ? this.remember(scene.passing, MAX_PASSING, logits)
-      : this.remember(scene.memories, MAX_MEMORIES, logits);
-    return { id, width, height, mask, ...found, score: values(outputs["score"]!)[i]!, label, labelScore, memory, ms: 0 };
+    const [x, y] = window;
+    const placed: Window | null = box && [box[0] + x, box[1] + y, box[2] + x, box[3] + y];
+    const score = values(outputs["score"]!)[i]!;
+    return { window, encoded: file.encoded, logits, box: placed, mask, area, score, label, labelScore };
   }
 
-  private remember(memories: Map<string, Float32Array>, most: number, logits: Float32Array): string {
+  /** A window's result as one of the photo. */
+  private result(scene: Scene, found: Found, id: number, { preview }: How): DecodedObject {
+    const { width, height } = scene.file.original;
+    const { window, encoded, logits, box, area, score, label, labelScore } = found;
+    const seen = { window, encoded, logits, box };
+    const memory = preview
+      ? this.remember(scene.passing, MAX_PASSING, seen)
+      : this.remember(scene.memories, MAX_MEMORIES, seen);
+    return { id, width, height, mask: placed(found, scene.file.original), box, area, score, label, labelScore, memory, ms: 0 };
+  }
+
+  private remember(memories: Map<string, Seen>, most: number, seen: Seen): string {
     const handle = `m${++this.rounds}`;
-    memories.set(handle, logits);
+    memories.set(handle, seen);
     for (const old of memories.keys()) {
       if (memories.size <= most) break;
       memories.delete(old);
@@ -282,6 +379,40 @@ export class Engine {
   private whole(data: Int32Array, dims: readonly number[]): TypedTensor<"int32"> {
     return new this.runtime.Tensor("int32", data, dims);
   }
+}
+
+/** What all looks of one call share. */
+interface Question {
+  digest: string;
+  scene: Scene;
+  known: Known;
+  names: Names | null;
+}
+
+/** An object without `previous`, and what it is instead. */
+interface Asked {
+  object: DecodeObject;
+  memory: Memory | null;
+}
+
+const windowKey = (digest: string, window: Window): string => `${digest}@${window.join(",")}`;
+
+function memoryOf(scene: Scene, { previous }: DecodeObject): Memory | null {
+  if (typeof previous !== "string") return previous ?? null;
+  const seen = scene.memories.get(previous) ?? scene.passing.get(previous);
+  if (!seen) throw new DecoderError("no_memory", `previous: expected a memory of this image, got ${previous}`);
+  return seen;
+}
+
+/** A window's mask on the whole photo. */
+function placed({ mask, window }: Found, photo: Size): Uint8Array {
+  if (same(window, wholeOf(photo))) return mask;
+  const out = new Uint8Array(photo.width * photo.height);
+  const width = window[2] - window[0];
+  for (let y = window[1], from = 0; y < window[3]; y++, from += width) {
+    out.set(mask.subarray(from, from + width), y * photo.width + window[0]);
+  }
+  return out;
 }
 
 /** The mask cells of an object's clicks. */

@@ -11,7 +11,9 @@ import {
   type Decoder,
   type DecoderInfo,
   type DecoderOptions,
+  type How,
   type ReferencePrompt,
+  type Window,
 } from "./types";
 
 const MAX_KNOWN = 2000; // phrases, and regions, whose embeddings are kept
@@ -55,6 +57,10 @@ class LocalDecoder implements Decoder {
     for (const old of dropped) this.scenes.delete(old);
   }
 
+  async loadWindow(digest: string, window: Window, bytes: ArrayBuffer): Promise<void> {
+    await this.call("window", { digest, window, bytes }, [bytes]);
+  }
+
   hasScene(digest: string): boolean {
     return this.scenes.has(digest);
   }
@@ -63,10 +69,10 @@ class LocalDecoder implements Decoder {
     digest: string,
     objects: DecodeObject[],
     names?: readonly string[] | null,
-    preview = false,
+    how: How = {},
   ): Promise<DecodedObject[]> {
     // What is asked of the server may take its time; a later call must not overtake.
-    const result = this.last.then(() => this.decodeNow(digest, objects, names ?? [], preview));
+    const result = this.last.then(() => this.decodeNow(digest, objects, names ?? [], how));
     this.last = result.catch(() => undefined);
     return result;
   }
@@ -93,7 +99,7 @@ class LocalDecoder implements Decoder {
     digest: string,
     objects: DecodeObject[],
     names: readonly string[],
-    preview: boolean,
+    how: How,
   ): Promise<DecodedObject[]> {
     await this.init();
     if (!this.scenes.has(digest)) throw new DecoderError("no_scene", `expected a loaded scene, got ${digest.slice(0, 15)}…`);
@@ -101,7 +107,7 @@ class LocalDecoder implements Decoder {
     const embeddings = await this.embeddings(objects);
     const same = labels === this.sent; // embeddings of a vocabulary need not be copied for each click
     this.sent = labels;
-    return this.call("decode", { digest, objects, embeddings, names: same ? "same" : labels, preview });
+    return this.call("decode", { digest, objects, embeddings, names: same ? "same" : labels, how });
   }
 
   // ---- the worker ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import type { Phrase, Region } from "./encode";
 import type { Description, Graph, Names } from "./engine";
-import type { DecodedObject, DecodeObject, DecoderErrorCode, DecoderInfo } from "./types";
+import type { DecodedObject, DecodeObject, DecoderErrorCode, DecoderInfo, How, Window } from "./types";
 
 /** Embeddings that prompts of one call name. */
 export interface Embeddings {
@@ -17,9 +17,10 @@ export interface Calls {
     answer: DecoderInfo;
   };
   load: { ask: { digest: string; bytes: ArrayBuffer }; answer: string[] };
+  window: { ask: { digest: string; window: Window; bytes: ArrayBuffer }; answer: null };
   decode: {
     /** "same": those of the call before */
-    ask: { digest: string; objects: DecodeObject[]; embeddings: Embeddings; names: Names | "same" | null; preview: boolean };
+    ask: { digest: string; objects: DecodeObject[]; embeddings: Embeddings; names: Names | "same" | null; how: How };
     answer: DecodedObject[];
   };
   adopt: { ask: { digest: string; bytes: ArrayBuffer }; answer: string };

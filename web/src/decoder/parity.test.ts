@@ -18,7 +18,9 @@ interface Job {
   regions: { prompt: ReferencePrompt; tokens: number[]; embedding: number[] }[];
   names: { names: string[]; embeddings: number[] };
   /** an object's `previous` is the number of the round whose only result it reads, or {rle} */
-  rounds: { image: string; objects: (DecodeObject & { after?: number })[] }[];
+  rounds: { image: string; objects: (DecodeObject & { after?: number })[]; zoom?: boolean }[];
+  /** windows that are wanted to zoom: "digest@x0,y0,x1,y1" -> file */
+  windows: Record<string, string>;
 }
 
 const folder = process.env["SEEM_PARITY"];
@@ -50,10 +52,14 @@ test.skipIf(folder === undefined)("decodes what Python recorded", { timeout: 600
 
   const memories: (string | null)[] = [];
   const out: unknown[] = [];
-  for (const { image, objects } of job.rounds) {
+  for (const { image, objects, zoom = false } of job.rounds) {
     const scene = parseScene(read(job.scenes[image]!).buffer);
     const asked = objects.map(({ after, ...object }) => (after === undefined ? object : { ...object, previous: memories[after]! }));
-    const found = await engine.decode(image, asked, known, names);
+    let found = await engine.decode(image, asked, known, names, { zoom });
+    for (let wants = found[0]!.wants; wants; wants = found[0]!.wants) {
+      await engine.loadWindow(image, wants, read(job.windows[`${image}@${wants.join(",")}`]!).buffer);
+      found = await engine.decode(image, asked, known, names, { zoom });
+    }
     memories.push(found[0]!.memory);
     out.push(
       found.map(({ mask, width, height, ...rest }, i) => {

@@ -36,6 +36,9 @@ export interface PolygonPrompt {
   positive?: boolean;
 }
 
+/** A part of the photo, half-open: x0, y0, x1, y1 in whole pixels. */
+export type Window = [number, number, number, number];
+
 /** COCO run lengths, column by column; compressed ("counts" a string) or not. `size` is [height, width]. */
 export interface Rle {
   size: [number, number];
@@ -97,6 +100,11 @@ export interface DecodedObject {
    * null: give the mask.
    */
   memory: string | null;
+  /**
+   * Of a decoder on this machine that is to zoom: a window that it has to see first. `loadWindow`, and ask the same again for a
+   * finer mask.
+   */
+  wants?: Window | null;
   /** milliseconds that the whole call took where it was computed */
   ms: number;
 }
@@ -108,6 +116,13 @@ export interface DecoderInfo {
   bytes: number;
 }
 
+export interface How {
+  /** its memory goes soon, unless `keep` is called */
+  preview?: boolean;
+  /** outline objects in windows of their own, once their outline is what counts */
+  zoom?: boolean;
+}
+
 export interface Decoder {
   /** Fetch and start everything. Rejects if this browser cannot; then the server has to decode. Idempotent. */
   init(): Promise<DecoderInfo>;
@@ -117,15 +132,11 @@ export interface Decoder {
   hasScene(digest: string): boolean;
   /**
    * One round of one or several objects. Phrases, names and references that are not known yet are asked from the server
-   * first, once. Calls are answered in order. `names`: what labels are chosen from; null or [] for no labels. `preview`:
-   * its memory goes soon, unless `keep` is called.
+   * first, once. Calls are answered in order. `names`: what labels are chosen from; null or [] for no labels.
    */
-  decode(
-    digest: string,
-    objects: DecodeObject[],
-    names?: readonly string[] | null,
-    preview?: boolean,
-  ): Promise<DecodedObject[]>;
+  decode(digest: string, objects: DecodeObject[], names?: readonly string[] | null, how?: How): Promise<DecodedObject[]>;
+  /** A window's scene: `bytes` is what GET /v1/images/{digest}/scene?window= sent; the least recently used ones are dropped. */
+  loadWindow?(digest: string, window: Window, bytes: ArrayBuffer): Promise<void>;
   /** A preview was accepted as the round. */
   keep?(digest: string, memory: string): void;
   /** Take a round that the server made as one of this decoder's: `bytes` of its logits -> its memory. */

@@ -43,10 +43,13 @@ async function handle(message: Ask): Promise<Calls[Kind]["answer"]> {
   switch (message.kind) {
     case "load":
       return engine.loadScene(message.ask.digest, message.ask.bytes);
+    case "window":
+      await engine.loadWindow(message.ask.digest, message.ask.window, message.ask.bytes);
+      return null;
     case "decode": {
-      const { digest, objects, embeddings, preview } = message.ask;
+      const { digest, objects, embeddings, how } = message.ask;
       if (message.ask.names !== "same") names = message.ask.names;
-      return engine.decode(digest, objects, lookup(embeddings), names, preview);
+      return engine.decode(digest, objects, lookup(embeddings), names, how);
     }
     case "adopt":
       return engine.adopt(message.ask.digest, message.ask.bytes);

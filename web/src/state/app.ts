@@ -6,7 +6,7 @@ import type { LogEvent } from "../core/log";
 import { paint } from "../core/mask";
 import { fill } from "../core/outline";
 import { decodeRle, emptyMask, encodeRle, type Mask } from "../core/rle";
-import type { DecodedObject, Point, Previous, Prompt, ReferencePrompt, Rle, VisualPrompt } from "../decoder/types";
+import type { DecodedObject, DecodeObject, Point, Previous, Prompt, ReferencePrompt, Rle, VisualPrompt } from "../decoder/types";
 import { Doc, type Region } from "./doc";
 import * as engine from "./engine";
 import { t } from "./i18n";
@@ -191,6 +191,22 @@ function afterRound(id: number, before: Obj | undefined, prompts: readonly Promp
   };
 }
 
+/**
+ * A round's mask gives way to the one from close up, when that is there. What comes in between, a newer prompt, undo, a
+ * brush, wins; if the server cannot be asked, the mask stays.
+ */
+async function lookCloser(doc: Doc, made: Obj, asked: DecodeObject, first: DecodedObject): Promise<void> {
+  doc.zooming.value++;
+  try {
+    const found = await engine.zoomed(doc, asked, first, () => doc.has(made.id, made.shape));
+    if (!found || !doc.has(made.id, made.shape)) return;
+    const { label, labelScore, score, memory, shape } = afterRound(made.id, made, made.prompts, found);
+    doc.refine(made.id, made.shape, { label, labelScore, score, memory, shape });
+  } finally {
+    doc.zooming.value--;
+  }
+}
+
 /** One more round of a photo's selected object, or the first of a new one. */
 export async function prompt(doc: Doc, ...added: Prompt[]): Promise<void> {
   const active = doc.active.value;
@@ -216,7 +232,9 @@ async function round(doc: Doc, id: number, added: Prompt[]): Promise<void> {
   if (!found) throw new Error("decode: no mask");
   const now = doc.find(id); // its name or colour may have changed meanwhile
   if (before && !now) return; // it was removed
-  doc.put(afterRound(id, now, prompts, found), { event: "round", objects: [{ id, prompts: added }] });
+  const made = afterRound(id, now, prompts, found);
+  doc.put(made, { event: "round", objects: [{ id, prompts: added }] });
+  if (found.wants) void lookCloser(doc, made, asked, found);
 }
 
 /** The selected object's mask if these prompts were given, without giving them; if they are given next, it is there. */
@@ -436,7 +454,9 @@ async function apply(doc: Doc, event: LogEvent): Promise<void> {
         doc.usedId(id);
         return { id, prompts: [...(before?.prompts ?? []), ...prompts], previous: previousOf(before) };
       });
-      const found = await engine.decode(doc, asked, masksOf(doc), digestDoc);
+      const first = await engine.decode(doc, asked, masksOf(doc), digestDoc);
+      const found: DecodedObject[] = [];
+      for (const [i, each] of first.entries()) found.push((await engine.zoomed(doc, asked[i]!, each)) ?? each);
       const changed = found.map((f, i) => afterRound(f.id, doc.find(f.id), asked[i]?.prompts ?? [], f));
       return mergeObjects(doc, changed, event);
     }

@@ -4,7 +4,7 @@ import { computed, signal, type ReadonlySignal } from "@preact/signals";
 import * as history from "../core/history";
 import type { LogEvent, PromptLog } from "../core/log";
 import type { View } from "../core/view";
-import type { Obj } from "./objects";
+import type { Obj, Shape } from "./objects";
 
 /** A step of the history: the objects after it, and what led there (null: nothing that a log would tell). */
 export interface Step {
@@ -34,6 +34,8 @@ export class Doc {
   readonly history = signal(history.start<Step>({ objects: [], event: null }));
   /** prompts that wait for their mask */
   readonly pending = signal(0);
+  /** masks that are being looked at from close up */
+  readonly zooming = signal(0);
   readonly regions = signal<readonly Region[] | null>(null);
   /** its pixels for drawing, while it is on the stage */
   readonly picture = signal<ImageBitmap | null>(null);
@@ -97,6 +99,21 @@ export class Doc {
   amend(object: Obj): void {
     const objects = this.objects.value.map((o) => (o.id === object.id ? object : o));
     this.history.value = history.amend(this.history.value, { ...this.history.value.present, objects });
+  }
+
+  /** Whether an object still has this shape. */
+  has(id: number, shape: Shape): boolean {
+    return this.find(id)?.shape === shape;
+  }
+
+  /** An object's mask gave way to a finer one of the same round: in every step that has it, so that undo meets no other. */
+  refine(id: number, shape: Shape, finer: Partial<Obj>): void {
+    const refined = (step: Step): Step => ({
+      ...step,
+      objects: step.objects.map((o) => (o.id === id && o.shape === shape ? { ...o, ...finer } : o)),
+    });
+    const { past, present, future } = this.history.value;
+    this.history.value = { past: past.map(refined), present: refined(present), future: future.map(refined) };
   }
 
   remove(id: number): void {

@@ -2,10 +2,10 @@
 
 import { signal } from "@preact/signals";
 import * as api from "../api";
-import { DecoderError, type DecodedObject, type DecodeObject, type Decoder, type DecoderInfo } from "../decoder/types";
+import { DecoderError, type DecodedObject, type DecodeObject, type Decoder, type DecoderInfo, type How, type Window } from "../decoder/types";
 import { decoded, RemoteDecoder } from "../remote";
 import type { Doc } from "./doc";
-import { ownNames } from "./settings";
+import { ownNames, zoom } from "./settings";
 import * as storage from "./storage";
 
 export const info = signal<api.Info | null>(null);
@@ -206,7 +206,7 @@ export async function decode(
       if (!isLocal()) await sendReferences(round, others);
       const found = isLocal()
         ? await decodeHere(by, doc, round, listed, others)
-        : await by.decode(doc.digest.value ?? "", round, listed);
+        : await by.decode(doc.digest.value ?? "", round, listed, how());
       lastMs.value = performance.now() - began;
       return found;
     } catch (error) {
@@ -248,7 +248,7 @@ async function decodeHere(
   const rest = objects.filter((o) => !isLookedFor(o));
   const [lookedFor, decodedHere] = await Promise.all([
     Promise.all(objects.filter(isLookedFor).map((o) => lookFor(by, doc, o, listed, others))),
-    rest.length > 0 ? by.decode(doc.digest.value ?? "", rest, listed) : [],
+    rest.length > 0 ? by.decode(doc.digest.value ?? "", rest, listed, how()) : [],
   ]);
   const found = new Map([...lookedFor, ...decodedHere].map((o) => [o.id, o]));
   return objects.flatMap(({ id }) => found.get(id) ?? []);
@@ -281,6 +281,56 @@ async function lookFor(
   }
 }
 
+// ---- zooming in ------------------------------------------------------------------------------------------------------
+
+const how = (): How => ({ zoom: zoom.value });
+
+const MAX_WINDOWS = 8; // that one mask may want to see
+const windows = new Map<string, Promise<void>>(); // on their way
+
+/**
+ * A round again, with the windows that its answer wanted; null where that came to nothing, and the answer stays.
+ *
+ * @param wanted whether the answer is still of use
+ */
+export async function zoomed(
+  doc: Doc,
+  object: DecodeObject,
+  first: DecodedObject,
+  wanted: () => boolean = () => true,
+): Promise<DecodedObject | null> {
+  let found = first;
+  try {
+    for (let seen = 0; found.wants && seen < MAX_WINDOWS; seen++) {
+      await ensureWindow(doc, found.wants);
+      if (!wanted() || !decoder || !isLocal()) return null;
+      const [again] = await decoder.decode(doc.digest.value ?? "", [object], names(), how());
+      if (!again) return null;
+      found = again;
+    }
+  } catch {
+    return null; // the server is away or full, or the photo is gone: the mask is as good as it was
+  }
+  return found === first ? null : found;
+}
+
+/** The decoder has the scene of a window, if the server can be asked for it. */
+function ensureWindow(doc: Doc, window: Window): Promise<void> {
+  const key = `${doc.key}@${window.join(",")}`;
+  let work = windows.get(key);
+  if (!work) {
+    work = fetchWindow(doc, window).finally(() => windows.delete(key));
+    windows.set(key, work);
+  }
+  return work;
+}
+
+async function fetchWindow(doc: Doc, window: Window): Promise<void> {
+  if (!api.online.value) throw new api.ApiError(0, "offline", "the server does not answer");
+  const bytes = await withImage(doc, (digest) => api.windowScene(digest, window));
+  await decoder?.loadWindow?.(doc.digest.value ?? "", window, bytes);
+}
+
 function needsServer(objects: DecodeObject[]): boolean {
   return objects.some((o) => o.prompts.some((p) => p.type === "text" || p.type === "reference"));
 }
@@ -309,7 +359,7 @@ interface Foresight {
 let foresight: Foresight | null = null;
 
 /** Everything that the mask and its name depend on. */
-const question = ({ prompts, previous }: DecodeObject): string => JSON.stringify([prompts, previous, names()]);
+const question = ({ prompts, previous }: DecodeObject): string => JSON.stringify([prompts, previous, names(), zoom.value]);
 
 /** What a round would give, if that can be told at once: null if the decoder is busy, away or has no scene. */
 export async function previewRound(doc: Doc, object: DecodeObject): Promise<DecodedObject | null> {
@@ -318,7 +368,7 @@ export async function previewRound(doc: Doc, object: DecodeObject): Promise<Deco
   if (foresight?.doc === doc && foresight.asked === asked) return foresight.found;
   const busy = (foresight !== null && !foresight.done) || doc.pending.value > 0;
   if (busy || !decoder || !isLocal() || digest === null || !decoder.hasScene(digest)) return null;
-  const found = decoder.decode(digest, [object], names(), true).then(
+  const found = decoder.decode(digest, [object], names(), { ...how(), preview: true }).then(
     (all) => all[0] ?? null,
     () => null, // a preview that fails is no preview; the click itself will say why
   );

@@ -120,6 +120,7 @@ export const en = {
   namesText: "One name a line. The model suggests from these; leave it empty for the model’s own {n} names.",
   save: "Save",
   preview: "Preview under the pointer",
+  zoomObjects: "Zoom in on objects for finer outlines",
   // reference
   referenceTitle: "Find here what another photo shows",
   referenceText: "Choose a photo, then mark the thing: drag a box or click on it.",
@@ -340,6 +341,7 @@ export const zh: Record<Key, string> = {
   namesText: "每行一个名称。模型从中给出建议;留空则使用模型自带的 {n} 个名称。",
   save: "保存",
   preview: "指针下预览",
+  zoomObjects: "放大查看对象,使轮廓更精细",
   referenceTitle: "在这里找到另一张照片上的东西",
   referenceText: "选择一张照片,然后标出目标:拖出方框或点击。",
   referenceNone: "请先添加第二张照片:参考要标在另一张照片上。",

@@ -33,6 +33,8 @@ export const language = kept<Language>(
 );
 /** Show what a click would give while the pointer rests. */
 export const preview = kept("preview", true, (v) => typeof v === "boolean");
+/** Outline objects in windows of their own, once their outline is what counts. */
+export const zoom = kept("zoom", true, (v) => typeof v === "boolean");
 /** Names that labels are chosen from; empty: the model's own. */
 export const ownNames = kept<string[]>("names", [], (v) => Array.isArray(v) && v.every((n) => typeof n === "string"));
 

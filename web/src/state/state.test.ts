@@ -65,6 +65,23 @@ describe("a photo", () => {
     expect(doc.newId()).toBe(3); // a number is never used twice
   });
 
+  it("takes a finer mask into every step that has the mask it is finer than, and into no other", () => {
+    const doc = make();
+    const coarse = newObject(doc.newId(), RLE);
+    doc.put(coarse, round(1));
+    doc.put({ ...coarse, name: "dog" }, null);
+    const finer = shapeOf(encodeRle(disk(60, 40, 16)));
+    doc.refine(1, coarse.shape, { shape: finer, memory: "m2" });
+    expect(doc.find(1)).toMatchObject({ shape: finer, memory: "m2", name: "dog" });
+    doc.undo();
+    expect(doc.find(1)).toMatchObject({ shape: finer, name: "" });
+    doc.refine(1, coarse.shape, { shape: coarse.shape }); // it comes too late: the mask is another by now
+    expect(doc.has(1, finer)).toBe(true);
+    doc.redo();
+    expect(doc.has(1, finer)).toBe(true);
+    expect(doc.log().events).toEqual([round(1)]);
+  });
+
   it("tells in its log what led to the present, however long ago, and nothing that was undone", () => {
     const doc = make();
     doc.digest.value = "sha256:0";

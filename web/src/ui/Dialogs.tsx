@@ -211,6 +211,10 @@ function Settings() {
         <input type="checkbox" checked={settings.preview.value} onChange={(event) => (settings.preview.value = event.currentTarget.checked)} data-testid="preview" />
         {t("preview")}
       </label>
+      <label class="check">
+        <input type="checkbox" checked={settings.zoom.value} onChange={(event) => (settings.zoom.value = event.currentTarget.checked)} data-testid="zoom-objects" />
+        {t("zoomObjects")}
+      </label>
       {by && (
         <p class="hint">
           {by.backend === "server"

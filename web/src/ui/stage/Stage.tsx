@@ -44,6 +44,7 @@ export function Stage({ doc }: { doc: Doc }) {
         role="application"
         aria-label={t("stageLabel")}
         aria-busy={busy}
+        data-zooming={doc.zooming.value > 0}
         data-testid="stage"
         data-tool={tools.tool.value}
       />
