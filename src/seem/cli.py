@@ -195,6 +195,7 @@ def find(
     model: ModelOption = DEFAULT_MODEL,
     device: DeviceOption = "auto",
     tiles: TilesOption = None,
+    zoom: ZoomOption = False,
     out: OutOption = None,
     mask_out: MaskOutOption = None,
     json_: JsonOption = False,
@@ -214,7 +215,7 @@ def find(
         raise InputError("expected at least one --text, or --audio")
     pixels = read_image(image, tiles)
     outputs.check_picture(pixels)
-    scene = encode(load_model(model, device), pixels, tiles)
+    scene = encode(load_model(model, device), pixels, tiles, zoom)
     options: dict[str, Any] = {"limit": limit, "quick": quick}
     options |= {} if threshold is None else {"threshold": threshold}
     with input_errors():

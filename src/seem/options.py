@@ -65,7 +65,7 @@ TilesOption = Annotated[
 ZoomOption = Annotated[
     bool,
     typer.Option(
-        "--zoom", help="Outline objects in a window of their own, from three clicks on and where something is drawn."
+        "--zoom", help="Outline in a window of its own what has three clicks or a drawing, and what a text finds."
     ),
 ]
 VocabularyOption = Annotated[

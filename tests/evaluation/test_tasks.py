@@ -123,6 +123,13 @@ def test_find_looks_at_classes_with_several_instances(model: Model, tmp_path: Pa
     assert all(find.LEAST <= s <= 1 for s in rows[0]["score"]) and len(rows[0]["score"]) == len(rows[0]["outcome"])
 
 
+def test_find_zooms(model: Model, tmp_path: Path) -> None:
+    dataset = open_dataset(with_two_reds(tmp_path))
+    plain, zoomed = (list(find.evaluate(model, dataset, zoom=zoom)) for zoom in (False, True))
+    assert [row["key"] for row in plain] == [row["key"] for row in zoomed]
+    assert zoomed[0]["score"] and set(zoomed[0]["score"]) <= set(plain[0]["score"])
+
+
 def test_find_figures_by_hand() -> None:
     rows = [
         {"image": "a", "key": "a#x", "name": "x", "instances": 2, "score": [0.9, 0.8], "outcome": [TRUE, TRUE]},

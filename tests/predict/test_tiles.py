@@ -20,6 +20,7 @@ from seem.geometry import ImageGeometry, mask_iou
 from seem.images import ImageError, load_image
 from seem.model.config import ImageConfig
 from seem.model.seem import ObjectQueries
+from seem.predict.instances import NMS_IOU
 from seem.predict.model import Model
 from seem.predict.panoptic import assemble
 from seem.predict.session import Session
@@ -283,11 +284,29 @@ def test_what_was_seen_in_a_window_is_drawn_on_the_whole_picture(zoomed: TiledSc
 
 def test_a_zoomed_scene_answers_the_rest_as_a_scene(model: Model, zoomed: TiledScene, picture: np.ndarray) -> None:
     scene = model.encode(picture)
-    for a, b in zip(scene.find("red"), zoomed.find("red"), strict=True):
+    for a, b in zip(scene.instances(), zoomed.instances(), strict=True):
         assert np.array_equal(a.mask, b.mask)
     assert np.array_equal(scene.panoptic().map, zoomed.panoptic().map)
     grown = zoomed.segment(*CLICKS, previous=zoomed.find("red")[0])  # what a scene answered is remembered
     assert mask_iou(grown.mask, box_mask(RED)) > 0.9
+
+
+def test_what_a_text_finds_is_outlined_in_a_window_and_keeps_its_name_and_score(
+    model: Model, zoomed: TiledScene, picture: np.ndarray
+) -> None:
+    (plain,), (near,) = model.encode(picture).find("red"), zoomed.find("red")
+    assert isinstance(near, TiledSegmentation) and zoomed.encoded == 2
+    assert near.window[2] - near.window[0] < WIDTH / 2
+    assert mask_iou(near.mask, box_mask(RED)) > mask_iou(plain.mask, box_mask(RED))
+    assert (near.score, near.score_kind, near.label) == (plain.score, "match", "red")
+    assert zoomed.find("red", limit=1)[0].box == near.box and zoomed.find("a name that nothing has") == []
+
+
+def test_parts_that_become_the_same_object_are_found_once(model: Model, zoomed: TiledScene) -> None:
+    found = zoomed.find("red", threshold=0.0)
+    for i, one in enumerate(found):
+        for other in found[:i]:
+            assert mask_iou(one.mask, other.mask) < NMS_IOU
 
 
 def test_zoomed_sessions_replay_and_files_remember_it(model: Model, zoomed: TiledScene, picture: np.ndarray) -> None:

@@ -72,7 +72,7 @@ def test_it_answers_as_the_library_does_from_every_replica(url: str, weights: Pa
             for _ in range(3):  # whichever replica answers, also one that has not seen the scene
                 mine, expected = scene.segment(seem.Click(30, 40)), local.segment(seem.Click(30, 40))
                 np.testing.assert_array_equal(mine.mask, expected.mask)
-                assert mine.label == expected.label
+                assert mine.label_score == pytest.approx(expected.label_score, abs=1e-4)  # of random weights: names tie
             second = scene.segment(seem.Click(30, 40), seem.Click(90, 9, positive=False), previous=mine)
             assert second.image == scene.digest
 

@@ -235,14 +235,15 @@ def label(run: Run) -> None:
 
 
 @measures
-def find(run: Run) -> None:
+def find(run: Run, zoom: ZoomOption = False) -> None:
     """Every instance of a name: AP50 for classes with two or more instances in a photo.
 
     Example: seem eval find coco_mini --json
     """
     from seem.evaluation import find as task
 
-    run("find", {}, task.evaluate)
+    settings = {"zoom": True} if zoom else {}
+    run("find", settings, lambda m, d: task.evaluate(m, d, zoom=zoom))
 
 
 @measures

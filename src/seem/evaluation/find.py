@@ -22,13 +22,13 @@ IOU = 0.5  # from which a result is one of the instances
 LEAST = 0.02  # score from which results count for average precision
 
 
-def evaluate(model: Model, dataset: Dataset) -> Iterator[Row]:
+def evaluate(model: Model, dataset: Dataset, *, zoom: bool = False) -> Iterator[Row]:
     """Rows of {"image", "key", "name", "instances", "score", "outcome"}, one per photo and class; the last two are
-    lists over the results from a score of `LEAST`."""
+    lists over the results from a score of `LEAST`. With zoom as by `Model.encode_large`."""
     if not dataset.names:
         raise DatasetError(f"{dataset.name}: expected a data set with class names, such as a COCO file")
     for photo in dataset.photos:
-        scene = model.encode(photo.path)
+        scene = model.encode_large(photo.path, zoom=True) if zoom else model.encode(photo.path)
         targets = [t for t in photo.targets(scene.size) if t.mask.any()]
         for name in dict.fromkeys(t.name for t in targets if t.name is not None):
             truths = [t.mask for t in targets if t.name == name and not t.crowd]

@@ -259,10 +259,14 @@ class TiledSegmentation(Segmentation):
     @cached_property
     def mask(self) -> np.ndarray:
         """(H, W) bool of the whole image. Not kept in memory before it is asked for; see `crop`."""
+        return read_only(self.paste())
+
+    def paste(self) -> np.ndarray:
+        """A new `mask`, of which nothing is kept."""
         whole = np.zeros((self.size[1], self.size[0]), bool)
         x0, y0, x1, y1 = self.window
         whole[y0:y1, x0:x1] = self.crop
-        return read_only(whole)
+        return whole
 
     @cached_property
     def box(self) -> Window | None:
@@ -531,6 +535,17 @@ class TiledScene:
     def _need(self, windows: Iterable[Window]) -> None:
         """Called with all windows that are looked at next; here they are encoded one by one as they are looked at."""
 
+    def _nearer(self, first: TiledSegmentation) -> TiledSegmentation:
+        """What a text found, outlined in a window around it; its name and score stay."""
+        box = first.box
+        if box is None or (near := self._near(box, first.window)) is None:
+            return first
+        item = _Object([Mask(first.paste())], box, near, first, zoomed=True, result=first)
+        self._segment([item], None, label=False)
+        assert item.result is not None
+        kept = {name: getattr(first, name) for name in ("score", "score_kind", "label", "label_score")}
+        return dataclasses.replace(item.result, **kept)
+
     def _wants_more(self, item: _Object, result: TiledSegmentation) -> bool:
         """Take a result, or leave it; whether the object is to be looked at once more, in another window."""
         box, window = result.box, item.window
@@ -641,12 +656,18 @@ class TiledScene:
     def find(
         self, text: str, threshold: float = DEFAULT_THRESHOLD, limit: int | None = None, quick: bool = False
     ) -> list[Segmentation]:
-        """Every instance that a text names, in all windows of all levels, best first; as `Scene.find`."""
-        if (single := self._single) is not None:
+        """Every instance that a text names, in all windows of all levels, best first; as `Scene.find`.
+
+        With zoom each is outlined in a window around it, an encoding each; its score is that of before.
+        """
+        if (single := self._unzoomed) is not None:
             return single.find(text, threshold, limit, quick)
         check_limit(limit)
         found = self._collect(lambda scene: scene.find(text, threshold, quick=quick))
-        return self._distinct(found, NMS_IOU, NMS_INSIDE)[:limit]
+        found = self._distinct(found, NMS_IOU, NMS_INSIDE)[:limit]
+        if self._zoom:  # two parts of one object may have become the object
+            found = self._distinct([self._nearer(result) for result in found], NMS_IOU, NMS_INSIDE)
+        return list(found)
 
     def instances(
         self, vocabulary: VocabularyLike | None = None, threshold: float = 0.05, limit: int = 100
@@ -656,7 +677,7 @@ class TiledScene:
             return single.instances(vocabulary, threshold, limit)
         check_limit(limit)
         found = self._collect(lambda scene: scene.instances(vocabulary, threshold))
-        return self._distinct(found, SAME_INSTANCE)[:limit]
+        return list(self._distinct(found, SAME_INSTANCE)[:limit])
 
     def everything(
         self,
@@ -683,7 +704,7 @@ class TiledScene:
             return single.everything(**options, limit=limit)
         check_limit(limit)
         found = self._collect(lambda scene: scene.everything(**options))
-        return self._distinct(found, float(overlap))[:limit]
+        return list(self._distinct(found, float(overlap))[:limit])
 
     def _collect(self, ask: Any) -> list[TiledSegmentation]:
         """What every window answers, less what is cut there."""
@@ -694,7 +715,7 @@ class TiledScene:
                     found.append(self._placed(result, window))
         return found
 
-    def _distinct(self, found: list[TiledSegmentation], iou: float, inside: float = 2.0) -> list[Segmentation]:
+    def _distinct(self, found: list[TiledSegmentation], iou: float, inside: float = 2.0) -> list[TiledSegmentation]:
         pieces = [result.piece for result in found]
         ranks = [result.score * self._fineness(result.window) for result in found]
         kept = [found[i] for i in keep_distinct(pieces, ranks, iou, inside)]
