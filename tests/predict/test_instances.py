@@ -7,6 +7,7 @@ import torch
 
 from seem.model.seem import ObjectQueries
 from seem.predict.instances import (
+    best_outlined,
     contains,
     distinct,
     find_instances,
@@ -100,6 +101,30 @@ def test_evidence_of_a_phrase() -> None:
     assert evidence[4].sigmoid().tolist() == pytest.approx([1, 2 / 3, 1, 1], abs=1e-3)
     assert evidence[5].tolist() == pytest.approx([0, 1, 0, 0.5])  # most of it that lies in a surer one
     assert evidence[6].tolist() == pytest.approx([0, 0.75, 0, 1])  # most of a surer one that lies in it
+    q.few = True
+    assert phrase_evidence(q, named)[6].tolist() == [0] * 4
+    assert torch.equal(phrase_evidence(q, named)[:6], evidence[:6])
+
+
+def test_a_small_part_says_nothing_of_what_holds_it() -> None:
+    logits = torch.full((3, 10, 10), -5.0)
+    logits[0, 2:4, 2:4] = logits[1, :4, :6] = logits[2, :8] = 5.0  # 4, 24 and 80 cells, one in the other
+    q = ObjectQueries(logits, torch.zeros(3, 4), torch.full((3,), 0.5))
+    q.presence = q.coverage = torch.full((3,), 0.5)
+    assert phrase_evidence(q, torch.tensor([0.9, 0.8, 0.7]))[6].tolist() == pytest.approx([0, 0, 1])
+
+
+def test_the_best_outline_of_what_is_chosen() -> None:
+    """Two outlines of one box, one of which fades; the other wins, unless it scores less or shows something else."""
+    logits = torch.full((3, 8, 8), -5.0)
+    logits[:2, 1:6, 1:6] = 5.0
+    logits[0, 1:6, 6] = 0.5  # runs out
+    logits[2, :2, :2] = 5.0
+    q = ObjectQueries(logits, torch.zeros(3, 4), torch.tensor([0.8, 0.8, 0.99]))
+    assert best_outlined(q, torch.tensor([0.92, 0.9, 0.91]), 0) == 1
+    assert best_outlined(q, torch.tensor([0.92, 0.5, 0.91]), 0) == 0
+    assert best_outlined(q, torch.tensor([0.92, 0.9, 0.91]), 2) == 2
+    assert find_instances(q, torch.tensor([0.92, 0.9, 0.1]), 0.5, None) == [1]
 
 
 def test_weights_of_the_first_kinds_of_evidence_are_enough() -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 DEFAULT_THRESHOLD = 0.5  # of `find`, for everything
 SYNONYM_SIMILARITY = 0.8  # cosine of two names' embeddings from which they mean the same
 SURER = 0.05  # of the score: by how much a region must beat a phrase's own mask to take its place; development split
+PART = 0.2  # of a region's area, from which a surer region in it speaks for it; development split
+ALIKE = 0.75  # IoU of two regions from which they are two outlines of one object; development split
+STRICTER = 1.0  # logits at which a mask's stability is measured, above and below 0
 NMS_IOU = 0.6  # of two masks from which they are the same object
 NMS_INSIDE = 0.5  # share of a mask inside a better one from which it is a part of that object
 NMS_AROUND = 0.7  # share of a better mask inside it from which a mask is a group, or what is around; development split
@@ -115,7 +118,9 @@ def phrase_evidence(regions: ObjectQueries, named: Tensor) -> Tensor:
 
     Four logits of what the class embedding says the region is among known names (`named`), whether its pixels show
     the phrase, the predicted IoU, and how much of all pixels that show it are inside; the logit of how much of the
-    mask is one piece; and how much of it lies in a region for which the four say more, and of such a region in it.
+    mask is one piece; and how much of it lies in a region for which the four say more, and of such a region, unless it
+    is less than `PART` of it, in it. Of few regions the last is 0: all are answers to one question, and the largest of
+    them is no better for it.
 
     Args:
         regions: Q regions with `presence` and `coverage`.
@@ -129,7 +134,10 @@ def phrase_evidence(regions: ObjectQueries, named: Tensor) -> Tensor:
     rank = said[:4].sum(0)
     inside = pairwise_inside(masks.flatten(1))
     surer = rank[None] > rank[:, None]
-    return torch.cat([said, (inside * surer).amax(1)[None], (inside.T * surer).amax(1)[None]])
+    area = masks.flatten(1).sum(1)
+    parts = surer & (area[None] >= PART * area[:, None])
+    holds = torch.zeros_like(rank) if regions.few else (inside.T * parts).amax(1)
+    return torch.cat([said, (inside * surer).amax(1)[None], holds[None]])
 
 
 def likeliest(scores: Tensor) -> int:
@@ -141,6 +149,23 @@ def likeliest(scores: Tensor) -> int:
     """
     best = int(scores.argmax())
     return 0 if float(scores[best]) <= float(scores[0]) + SURER else best
+
+
+def best_outlined(regions: ObjectQueries, scores: Tensor, chosen: int) -> int:
+    """The best of the outlines that there are of a chosen region: those that score as much, but for `SURER`.
+
+    The best has the highest predicted IoU x stability (Kirillov et al., arXiv 2304.02643): an outline that runs out
+    changes with the threshold.
+    """
+    masks = (regions.logits > 0).flatten(1)
+    own = masks[chosen]
+    iou = (masks & own).sum(1) / (masks | own).sum(1).clamp_min(1)
+    alike = torch.nonzero((iou >= ALIKE) & (scores >= scores[chosen] - SURER))[:, 0]
+    if len(alike) < 2:
+        return chosen
+    logits = regions.logits[alike].flatten(1)
+    stability = (logits > STRICTER).sum(1) / (logits > -STRICTER).sum(1).clamp_min(1)
+    return int(alike[(regions.scores[alike] * stability).argmax()])
 
 
 def likeness(network: SEEM, regions: ObjectQueries, seen: tuple[Tensor, Tensor]) -> Tensor:
@@ -224,7 +249,8 @@ def find_instances(
             break
         if not bool(same[i, chosen].any()):
             chosen.append(i)
-    return sorted((int(order[i]) for i in chosen), key=lambda q: -float(scores[q]))
+    found = [best_outlined(queries, scores, int(order[i])) for i in chosen]
+    return sorted(found, key=lambda q: -float(scores[q]))
 
 
 def distinct(logits: Tensor, scores: Tensor, threshold: float, iou: float) -> Tensor:
