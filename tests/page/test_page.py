@@ -420,6 +420,7 @@ def test_a_server_that_asks_for_a_token(browser: Any, tmp_path: Path) -> None:
         page.sample("coins")
         page.click(*BIG)
         page.wait_objects(1)
+        page.page.wait_for_timeout(500)  # it is saved as one works
         page.open()  # a reload does not ask again
         page.wait_objects(1)
         assert page.get("token").count() == 0

@@ -125,6 +125,7 @@ def test_the_best_outline_of_what_is_chosen() -> None:
     assert best_outlined(q, torch.tensor([0.92, 0.5, 0.91]), 0) == 0
     assert best_outlined(q, torch.tensor([0.92, 0.9, 0.91]), 2) == 2
     assert find_instances(q, torch.tensor([0.92, 0.9, 0.1]), 0.5, None) == [1]
+    assert find_instances(q, torch.tensor([0.92, 0.9, 0.1]), 0.91, None) == [0]
 
 
 def test_weights_of_the_first_kinds_of_evidence_are_enough() -> None:

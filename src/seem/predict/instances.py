@@ -249,7 +249,8 @@ def find_instances(
             break
         if not bool(same[i, chosen].any()):
             chosen.append(i)
-    found = [best_outlined(queries, scores, int(order[i])) for i in chosen]
+    enough = torch.where(scores >= threshold, scores, -1.0)
+    found = [best_outlined(queries, enough, int(order[i])) for i in chosen]
     return sorted(found, key=lambda q: -float(scores[q]))
 
 
