@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def rows_of(model: seem.Model, photo, names) -> list[dict[str, Any]]:  # type: i
 def evidence(scene: Scene, name: str, instances: list[Target], quick: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """(Q, K) evidence that each region is what a name means, and (Q, instances or 1) IoUs."""
     with torch.no_grad():
-        found = scene._see(name, quick)
+        found = replace(scene._see(name, quick), few=quick)
         named = match_phrase(scene._network, found, name).named
         x = phrase_evidence(found, named).T.numpy()
     iou = np.zeros((len(named), max(1, len(instances))), np.float32)

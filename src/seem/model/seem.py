@@ -137,7 +137,7 @@ class ObjectQueries:
     looked: Tensor | None = None  # (Q, D) what a closer look says they are
     whole: Tensor | None = None  # (Q,) share of the mask's area in its largest piece, where it is known already
     asked: int = 0  # how many, from the first on, a phrase itself gave
-    few: bool = False  # only what a phrase points to, not all that there is
+    few: bool = False  # only what a phrase points to, of which one is the answer
 
     def take(self, chosen: Tensor | list[int]) -> ObjectQueries:
         """Some of them, by index."""

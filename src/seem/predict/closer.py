@@ -100,7 +100,7 @@ def see_phrase(
     queries = network.shown(heat, [network.decode_objects(features)])
     likely = find_instances(queries, match_phrase(network, queries, phrase).scores, 0.0, LIKELY, nested=True)
     both = join_queries([prompted, queries.take(likely)])
-    return replace(network.shown(heat, [look_closer(network, features, photo, both)]), few=True)
+    return network.shown(heat, [look_closer(network, features, photo, both)])
 
 
 def pack_photo(photo: bytes | None) -> dict[str, Tensor]:

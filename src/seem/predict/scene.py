@@ -221,7 +221,8 @@ class Scene:
         if (placed := self._placed(phrase, names)) is not None:
             return placed
         name = main_name(phrase)
-        found = self._see(name, quick=True)  # a prompt is answered at once; all regions would take seconds
+        # A prompt is answered at once; all regions would take seconds.
+        found = dataclasses.replace(self._see(name, quick=True), few=True)
         match = match_phrase(self._network, found, name)
         q = likeliest(match.scores)
         score = float(match.expected[q])
@@ -279,7 +280,7 @@ class Scene:
             return None
         queries = self._see(place.name, quick=True)
         scores = match_phrase(self._network, queries, place.name).scores
-        likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None)
+        likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None, nested=True)
         chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
         if chosen is None:
             return None
