@@ -4,11 +4,10 @@
     python -m benchmarks.fit_match COCO_FOLDER --split benchmarks/dev_split.json [--model FILE]
 
 For every class in a photo and five that are not, every proposed region is a row: does it overlap an instance by half or
-more? A logistic regression on the evidence is fitted; its bias is then moved so that a score of 0.5 answers 8 % of the
-absent names. The second weights make the score of
-`segment(Text)`, which chooses from fewer regions, as near as they can to the IoU of its mask, for classes with one
-instance. Prints the weights and, at several thresholds, the IoU of the best region for a class's only instance and how
-often an absent name is answered.
+more? A logistic regression on the evidence is fitted; its bias is then moved so that a score of 0.5 answers 8 % of
+absent names. The second weights make the score of `segment(Text)`, which chooses from fewer regions, as near as they
+can to the IoU of its mask, for classes with one instance. Prints the weights and, at several thresholds, the IoU of the
+best region for a class's only instance and how often an absent name is answered.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import torch
 import seem
 from seem.evaluation.datasets import Target, open_dataset, read_only
 from seem.evaluation.text import absent_names
-from seem.predict.instances import likeliest, match_phrase, phrase_evidence
+from seem.predict.instances import likeliest, match_probabilities, phrase_evidence
 from seem.predict.scene import Scene
 
 ANSWERED = 0.08  # share of absent names that may find an answer at a score of 0.5
@@ -52,7 +51,7 @@ def evidence(scene: Scene, name: str, instances: list[Target], quick: bool = Fal
     """(Q, K) evidence that each region is what a name means, and (Q, instances or 1) IoUs."""
     with torch.no_grad():
         found = replace(scene._see(name, quick), few=quick)
-        named = match_phrase(scene._network, found, name).named
+        named = match_probabilities(scene._network, found.embeddings, [name], found.looked)[:, 0]
         x = phrase_evidence(found, named).T.numpy()
     iou = np.zeros((len(named), max(1, len(instances))), np.float32)
     masks = (found.logits > 0).flatten(1)
