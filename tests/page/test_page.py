@@ -311,7 +311,7 @@ def test_python_replays_the_page_s_log(page: Seem) -> None:
     model = seem.load(device="cpu")
     scene = Scene.from_bytes(model.encode(ROOT / "examples/photos/coins.jpg").to_bytes(), model)  # as the page has it
     told = scene.segment(seem.Text("the largest coin"))
-    assert (told.mask == phrase).all()
+    assert iou(told.mask, phrase) > 0.995  # the server adds with other threads: a pixel at the border may differ
     assert score.endswith(f"{round(told.score * 100)}%")
     given = Session.replay(scene, {**log, "events": log["events"][:3]})
     assert (given.objects[1].result.mask == painted).all()

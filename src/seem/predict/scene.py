@@ -280,7 +280,7 @@ class Scene:
             return None
         queries = self._see(place.name, quick=True)
         scores = match_phrase(self._network, queries, place.name).scores
-        likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None, nested=True)
+        likely = find_instances(queries, scores, PLACE_SHARE * float(scores.max()), None)
         chosen = choose(place, [_array(queries.logits[q]) > 0 for q in likely])
         if chosen is None:
             return None
