@@ -15,7 +15,7 @@ from torch import Tensor
 
 import seem
 from seem.predict.model import Model
-from seem.predict.obey import obey_boxes, obey_clicks
+from seem.predict.obey import keep_far, obey_boxes, obey_clicks
 from tests.tiny import tiny_model
 
 SIZE = (24, 32)
@@ -64,6 +64,64 @@ def test_it_is_local_and_ends_at_edges() -> None:
 def test_of_two_clicks_on_one_cell_the_last_counts(last: bool) -> None:
     _, after = obey([(20, 12, not last), (20, 12, last)])
     assert bool(after[12, 20] > 0) == last
+
+
+def kept(clicks: list[tuple[int, int, bool]], previous: Tensor) -> tuple[Tensor, Tensor]:
+    logits, _ = scene()
+    cells, positive = torch.tensor([c[:2] for c in clicks]), torch.tensor([c[2] for c in clicks])
+    return logits, keep_far(logits, previous, cells, positive)
+
+
+@pytest.mark.parametrize(
+    ("clicks", "changed", "same"),
+    [
+        # the last click is at the left: the right is half of the round before
+        ([(12, 12, True), (12, 8, True), (1, 12, False)], [(31, 12)], [(1, 12)]),
+        # the round before disagrees with the first click: that is new, too
+        ([(31, 12, True), (12, 8, True), (1, 12, False)], [(16, 0)], [(1, 12), (31, 12)]),
+        ([(12, 12, True), (1, 12, False)], [], [(1, 12), (31, 12)]),  # too few
+    ],
+)
+def test_far_from_new_clicks_the_round_before_stays(
+    clicks: list[tuple[int, int, bool]], changed: list[tuple[int, int]], same: list[tuple[int, int]]
+) -> None:
+    previous = scene()[0] - 2
+    previous[12, 31] = -9
+    before, after = kept(clicks, previous)
+    for x, y in changed:
+        assert float(after[y, x]) == pytest.approx(float(before[y, x] + previous[y, x]) / 2, abs=0.05)
+    for x, y in same:
+        assert float(after[y, x]) == pytest.approx(float(before[y, x]))
+    assert (after <= torch.maximum(before, previous) + 1e-5).all()
+    assert (after >= torch.minimum(before, previous) - 1e-5).all()
+
+
+def test_of_a_round_that_found_nothing_nothing_stays() -> None:
+    before, after = kept([(12, 12, True), (12, 8, True), (1, 12, False)], torch.full(SIZE, -5.0))
+    assert after is before
+
+
+@pytest.mark.parametrize(
+    ("last", "held"), [(seem.Click(10, 44, positive=False), True), (seem.Box(8, 8, 40, 40), False)]
+)
+def test_a_scene_keeps_what_no_new_click_is_near(last: seem.Prompt, held: bool) -> None:
+    """Whatever a network answers: far from a late click its mask moves half as far as without a round before."""
+    network = tiny_model()
+    model = Model(network, "sha256:" + "a" * 64)
+    found = model.encode(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    answer = network.prompt_decoder.forward
+    level = 6.0
+
+    def everywhere(*args, **kwargs):  # type: ignore[no-untyped-def]
+        out = answer(*args, **kwargs)
+        return dataclasses.replace(out, logits=torch.full_like(out.logits, level))
+
+    network.prompt_decoder.forward = everywhere  # type: ignore[method-assign]
+    clicks = [seem.Click(30, 20), seem.Click(40, 20)]
+    first = found.segment(*clicks, label=False)
+    level = 2.0
+    second = found.segment(*clicks, last, previous=first, label=False)
+    assert float(second.logits[2, 15]) == pytest.approx(4.0 if held else 2.0, abs=0.3)
 
 
 def test_a_scene_obeys() -> None:
@@ -139,6 +197,11 @@ def test_the_browser_has_the_same() -> None:
     for case in stored["cases"]:
         cells = torch.tensor([[c["x"], c["y"]] for c in case["clicks"]])
         found = obey_clicks(logits, fine, cells, torch.tensor([c["positive"] for c in case["clicks"]]))
+        assert found.flatten().tolist() == pytest.approx(case["logits"], abs=1e-3)
+    previous = wave(width * height, 0.071).view(height, width)
+    for case in stored["kept"]:
+        cells = torch.tensor([[c["x"], c["y"]] for c in case["clicks"]])
+        found = keep_far(logits, previous, cells, torch.tensor([c["positive"] for c in case["clicks"]]))
         assert found.flatten().tolist() == pytest.approx(case["logits"], abs=1e-3)
     for case in stored["boxes"]:
         found = obey_boxes(logits, torch.tensor(case["boxes"], dtype=torch.float32))

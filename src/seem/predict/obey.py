@@ -1,5 +1,5 @@
 """Clicks and boxes are obeyed: where a mask disagrees with a click on it, the mask gives way around the click, and it
-ends where a box ends.
+ends where a box ends. What no new click is near stays nearer to the round before.
 
 A decoder that was trained on a few rounds stops listening after many. What clicks ask for beyond its answer is added
 to the logits as a smooth surface that is as high as it must be at clicks that were overruled or heard faintly, zero at
@@ -28,28 +28,59 @@ MARGIN = 3.0  # logit that every click has at least, once one was overruled
 RIDGE = 1e-2
 EDGE = 2.0  # logit that a cell just outside a box has at most; it is zero half a cell further out
 MOST = 64  # clicks, the last ones, that are looked at
+KEPT_FROM = 3  # clicks of an object, from which on the round before has a say; development split
+KEPT = 0.5  # of the round before's logits, far from every new click; development split
+NEAR = 0.2  # of the square root of the mask's area: what is near a new click; development split
 
 
 def obey(logits: Tensor, fine: Tensor, item: ObjectPrompt) -> Tensor:
-    """`obey_boxes`, then `obey_clicks` of an object's prompts; features may be padded at the right and the bottom."""
+    """`keep_far`, `obey_boxes`, then `obey_clicks` of an object's prompts; features may be padded at the right and the
+    bottom."""
+    h, w = logits.shape
+    clicks = [(point, prompt.positive) for prompt in item.visual if prompt.kind == "click" for point in prompt.points]
+    cells = torch.tensor(np.array([point for point, _ in clicks]).reshape(-1, 2)).div(MASK_STRIDE).long()
+    cells = torch.minimum(cells.clamp_min(0), torch.tensor([w - 1, h - 1])).to(logits.device)
+    positive = torch.tensor([kind for _, kind in clicks], device=logits.device)
+    if item.previous is not None and item.visual and item.visual[-1].kind == "click":
+        logits = keep_far(logits, item.previous[:h, :w], cells, positive)
     boxes = [prompt.points for prompt in item.visual if prompt.kind == "box"]
     drawn = any(prompt.positive and prompt.kind not in ("box", "click") for prompt in item.visual)
     wanted = [point for p in item.visual if p.positive and p.kind == "click" for point in p.points]
     if boxes and not drawn and all(any(_inside(point, box) for box in boxes) for point in wanted):
         logits = obey_boxes(logits, torch.from_numpy(np.stack(boxes)).reshape(-1, 4).to(logits) / MASK_STRIDE)
-    clicks = [(point, prompt.positive) for prompt in item.visual if prompt.kind == "click" for point in prompt.points]
-    if not clicks:
-        return logits
-    h, w = logits.shape
-    cells = torch.tensor(np.array([point for point, _ in clicks])).div(MASK_STRIDE).long()
-    cells = torch.minimum(cells.clamp_min(0), torch.tensor([w - 1, h - 1]))
-    positive = torch.tensor([kind for _, kind in clicks])
-    return obey_clicks(logits, fine[:, :h, :w], cells.to(logits.device), positive.to(logits.device))
+    return obey_clicks(logits, fine[:, :h, :w], cells, positive) if clicks else logits
 
 
 def _inside(point: np.ndarray, box: np.ndarray) -> bool:
     """Whether (2,) xy is in (2, 2) corners."""
     return bool((box[0] <= point).all() and (point <= box[1]).all())
+
+
+def keep_far(logits: Tensor, previous: Tensor, cells: Tensor, positive: Tensor) -> Tensor:
+    """Mask logits that stay nearer to the round before, the further they are from every new click.
+
+    A late click corrects what is around it, but the whole mask is decoded anew and sways. New are the last click, and
+    all that the round before disagrees with.
+
+    Args:
+        logits, previous: (h, w), of this round and of the one before, > 0 is inside.
+        cells: (K, 2) long, x and y of each click's cell, in the order of the clicks.
+        positive: (K,) bool.
+
+    Returns:
+        (h, w); the same tensor of fewer than `KEPT_FROM` clicks, or if the round before found nothing.
+    """
+    inside = previous > 0
+    if len(cells) < KEPT_FROM or not bool(inside.any()):
+        return logits
+    new = inside[cells[:, 1], cells[:, 0]] != positive
+    new[-1] = True
+    h, w = logits.shape
+    rows, columns = torch.arange(h).to(logits)[:, None], torch.arange(w).to(logits)[None]
+    x, y = cells[new, :, None, None].to(logits).unbind(1)
+    far = ((columns - x).square() + (rows - y).square()).amin(0)
+    near = NEAR * max(SMALLEST, float(torch.maximum(inside.sum(), (logits > 0).sum())) ** 0.5)
+    return torch.lerp(logits, previous.to(logits), KEPT * (1 - (-far / (2 * near**2)).exp()))
 
 
 def obey_boxes(logits: Tensor, boxes: Tensor) -> Tensor:

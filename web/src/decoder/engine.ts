@@ -4,9 +4,9 @@
  */
 
 import type { InferenceSession, Tensor as OrtTensor, TypedTensor } from "onnxruntime-web";
-import { batch, encodeObject, maskSize, type Batch, type Constants, type Known } from "./encode";
+import { batch, encodeObject, maskSize, type Batch, type Constants, type Encoded, type Known } from "./encode";
 import { enlarge, type Size } from "./geometry";
-import { obeyBoxes, obeyClicks, type BoxCells, type ClickCell } from "./obey";
+import { keepFar, obeyBoxes, obeyClicks, type BoxCells, type ClickCell } from "./obey";
 import { MAPS, parseScene, type SceneFile } from "./scene";
 import { parseTensors, tensor } from "./tensors";
 import { DecoderError, type DecodedObject, type DecodeObject, type How, type Prompt, type Window } from "./types";
@@ -246,7 +246,7 @@ export class Engine {
     for (let start = 0; start < asked.length; start += OBJECTS_PER_RUN) {
       const part = batch(encoded.slice(start, start + OBJECTS_PER_RUN), file, this.description);
       const outputs = await this.run(view, part, names);
-      for (let i = 0; i < part.count; i++) found.push(this.found(view, window, outputs, i, asked[start + i]!.object, names));
+      for (let i = 0; i < part.count; i++) found.push(this.found(view, window, outputs, i, asked[start + i]!.object, encoded[start + i]!, names));
     }
     return found;
   }
@@ -323,15 +323,25 @@ export class Engine {
     });
   }
 
-  private found(view: View, window: Window, outputs: Feeds, i: number, object: DecodeObject, names: Names | null): Found {
+  private found(
+    view: View,
+    window: Window,
+    outputs: Feeds,
+    i: number,
+    object: DecodeObject,
+    { previous }: Encoded,
+    names: Names | null,
+  ): Found {
     const { file } = view;
     const cells = maskSize(file);
     const padded = { width: file.padded.width / 4, height: file.padded.height / 4 };
     const logits = crop(values(outputs["logits"]!), i, padded, cells);
     const { shape, data } = file.maps.fine;
     const fine = { data, channels: shape[1]!, height: shape[2]!, width: shape[3]! };
+    const clicks = clickCells(object, file);
+    if (previous && endsWithClick(object)) keepFar(logits, cells.width, cells.height, previous, clicks);
     obeyBoxes(logits, cells.width, cells.height, boxCells(object, file));
-    obeyClicks(logits, cells.width, cells.height, fine, clickCells(object, file));
+    obeyClicks(logits, cells.width, cells.height, fine, clicks);
     const { width, height } = file.original;
     const mask = new Uint8Array(width * height);
     enlarge(logits, cells, file.encoded, file.original, mask);
@@ -431,6 +441,12 @@ function clickCells(object: DecodeObject, file: SceneFile): ClickCell[] {
         ]
       : [],
   );
+}
+
+/** Whether a click is the last thing that was said of where an object is. */
+function endsWithClick({ prompts }: DecodeObject): boolean {
+  const last = prompts.findLast((p) => p.type !== "text" && p.type !== "reference");
+  return last?.type === "click";
 }
 
 /** Boxes that the mask must not leave: none where something else that is drawn, or a click, says that it does. */

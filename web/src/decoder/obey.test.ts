@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { obeyBoxes, obeyClicks, type BoxCells, type Fine } from "./obey";
+import { keepFar, obeyBoxes, obeyClicks, type BoxCells, type Fine } from "./obey";
 import expected from "./obey.json";
 
 /** What tests/predict/test_obey.py computes on the same numbers, which it writes here when it is told to. */
@@ -26,6 +26,12 @@ describe("obeyClicks", () => {
   it.each(expected.boxes)("agrees with Python on boxes: %#", ({ boxes, logits }) => {
     const found = wave(width * height, 0.113);
     obeyBoxes(found, width, height, boxes as unknown as BoxCells[]);
+    logits.forEach((value, i) => expect(found[i]!).toBeCloseTo(value, 3));
+  });
+
+  it.each(expected.kept)("agrees with Python on what stays: %#", ({ clicks, logits }) => {
+    const found = wave(width * height, 0.113);
+    keepFar(found, width, height, wave(width * height, 0.071), clicks);
     logits.forEach((value, i) => expect(found[i]!).toBeCloseTo(value, 3));
   });
 

@@ -7,6 +7,9 @@ const MARGIN = 3;
 const RIDGE = 1e-2;
 const EDGE = 2;
 const MOST = 64;
+const KEPT_FROM = 3;
+const KEPT = 0.5;
+const NEAR = 0.2;
 
 export interface ClickCell {
   x: number;
@@ -24,6 +27,23 @@ export interface Fine {
 
 /** x0, y0, x1, y1 in cells */
 export type BoxCells = readonly [number, number, number, number];
+
+/** Mask logits, height x width in rows, that stay nearer to the round before, the further they are from new clicks; changed in place. */
+export function keepFar(logits: Float32Array, width: number, height: number, previous: Float32Array, clicks: readonly ClickCell[]): void {
+  const area = (values: Float32Array): number => values.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0);
+  const before = area(previous);
+  if (clicks.length < KEPT_FROM || before === 0) return;
+  const fresh = clicks.filter((c, i) => i === clicks.length - 1 || previous[c.y * width + c.x]! > 0 !== c.positive);
+  const near = NEAR * Math.max(SMALLEST, Math.sqrt(Math.max(before, area(logits))));
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      let far = Infinity;
+      for (const c of fresh) far = Math.min(far, (x - c.x) ** 2 + (y - c.y) ** 2);
+      const p = y * width + x;
+      logits[p]! += KEPT * (1 - Math.exp(-far / (2 * near ** 2))) * (previous[p]! - logits[p]!);
+    }
+  }
+}
 
 /** Mask logits, height x width in rows, that fall below zero half a cell outside every box; changed in place. */
 export function obeyBoxes(logits: Float32Array, width: number, height: number, boxes: readonly BoxCells[]): void {
