@@ -45,7 +45,7 @@ def obey(logits: Tensor, fine: Tensor, item: ObjectPrompt) -> Tensor:
         logits = keep_far(logits, item.previous[:h, :w], cells, positive)
     boxes = [prompt.points for prompt in item.visual if prompt.kind == "box"]
     drawn = any(prompt.positive and prompt.kind not in ("box", "click") for prompt in item.visual)
-    wanted = [point for p in item.visual if p.positive and p.kind == "click" for point in p.points]
+    wanted = [point for point, kind in clicks if kind]
     if boxes and not drawn and all(any(_inside(point, box) for box in boxes) for point in wanted):
         logits = obey_boxes(logits, torch.from_numpy(np.stack(boxes)).reshape(-1, 4).to(logits) / MASK_STRIDE)
     return obey_clicks(logits, fine[:, :h, :w], cells, positive) if clicks else logits

@@ -30,9 +30,8 @@ export type BoxCells = readonly [number, number, number, number];
 
 /** Mask logits, height x width in rows, that stay nearer to the round before, the further they are from new clicks; changed in place. */
 export function keepFar(logits: Float32Array, width: number, height: number, previous: Float32Array, clicks: readonly ClickCell[]): void {
-  const area = (values: Float32Array): number => values.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0);
-  const before = area(previous);
-  if (clicks.length < KEPT_FROM || before === 0) return;
+  const before = clicks.length < KEPT_FROM ? 0 : area(previous);
+  if (before === 0) return;
   const fresh = clicks.filter((c, i) => i === clicks.length - 1 || previous[c.y * width + c.x]! > 0 !== c.positive);
   const near = NEAR * Math.max(SMALLEST, Math.sqrt(Math.max(before, area(logits))));
   for (let y = 0; y < height; y++) {
@@ -71,8 +70,7 @@ export function obeyClicks(logits: Float32Array, width: number, height: number, 
   if (there.every((value) => value > 0)) return;
   const missing = there.map((value, i) => Math.max(0, MARGIN - value) * sign[i]!);
   const scale = scales(fine, width, height);
-  const area = logits.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0);
-  const reach = REACH * Math.max(SMALLEST, Math.sqrt(area));
+  const reach = REACH * Math.max(SMALLEST, Math.sqrt(area(logits)));
   const surfaces = cells.map((cell) => surface(cell, width, height, fine, scale, reach));
   const between = surfaces.map((s, i) => cells.map((c, j) => s[c.y * width + c.x]! + (i === j ? RIDGE : 0)));
   const weights = solve(between, missing);
@@ -80,6 +78,11 @@ export function obeyClicks(logits: Float32Array, width: number, height: number, 
     const weight = weights[i]!;
     for (let p = 0; p < logits.length; p++) logits[p]! += weight * s[p]!;
   });
+}
+
+/** Cells inside a mask. */
+function area(logits: Float32Array): number {
+  return logits.reduce((sum, value) => sum + (value > 0 ? 1 : 0), 0);
 }
 
 /** Of clicks in one cell the last counts. */
